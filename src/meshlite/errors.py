@@ -1,0 +1,109 @@
+"""One tree of errors.
+
+    MeshliteError
+    ├── ConfigError            the config is wrong: every problem at once
+    ├── StartError             what a start needs is not to be had: a port, a folder
+    ├── StorageError           the database could not do what was asked
+    └── CallError              a call to a callee did not succeed
+        ├── CallRefused        it was not made: local, never retried, never counted by a breaker
+        │   ├── CircuitOpenError     by the circuit breaker
+        │   └── BulkheadFullError    by the bulkhead
+        ├── CallTimedOut       no answer within the attempt's or the call's time
+        ├── CalleeUnreachable  no connection, or it broke
+        └── CalleeFailed       it answered 5xx, 408 or 429
+
+Every `CallError` has `reason` (one token, for headers, logs and metric labels) and `retry_after` (seconds, or None).
+"""
+
+from collections.abc import Sequence
+
+
+class MeshliteError(Exception):
+    """The root: catch this to catch all that meshlite raises on purpose."""
+
+
+class ConfigError(MeshliteError):
+    """The configuration is wrong; `problems` has one line for each fault found."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+class StartError(MeshliteError):
+    """A start is not possible as asked: a port that is taken, a folder that cannot be written."""
+
+
+class StorageError(MeshliteError):
+    """The database could not do what was asked; nothing of it was done."""
+
+
+class CallError(MeshliteError):
+    """A call did not succeed.
+
+    `reason` is one token for machines; `retry_after` the seconds after which another try makes sense, None where
+    nobody knows; `edge` the caller and callee it happened between ("orders→inventory"), "" outside a mesh; `sent`
+    whether the callee may have seen the request, so that whoever must undo knows if there is anything to undo.
+    """
+
+    reason = "failed"
+    sent = True
+
+    def __init__(self, message: str, *, retry_after: float | None = None, edge: str = "") -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.edge = edge
+
+
+class CallRefused(CallError):
+    """The call was not made: a policy of the caller's own side refused it."""
+
+    reason = "refused"
+    sent = False
+
+
+class CircuitOpenError(CallRefused):
+    """The circuit breaker refused the call.
+
+    `name` is the breaker's, `state` its state at the refusal (`open`, `half_open` with no probe to spare, or
+    `forced_open`), `retry_after` the seconds until it will let a call in, None where it is forced open.
+    """
+
+    reason = "circuit_open"
+
+    def __init__(self, name: str, state: str, retry_after: float | None = None) -> None:
+        super().__init__(name, retry_after=retry_after)
+        self.name = name
+        self.state = state
+
+    def __str__(self) -> str:
+        wait = "" if self.retry_after is None else f", retry after {self.retry_after:.3g} s"
+        return f"circuit breaker {self.name!r} is {self.state}{wait}"
+
+
+class BulkheadFullError(CallRefused):
+    """As many calls as the bulkhead allows are under way, and its queue is full."""
+
+    reason = "bulkhead_full"
+
+
+class CallTimedOut(CallError):
+    """No complete answer within the attempt's time, or within what was left of the whole call's."""
+
+    reason = "timeout"
+
+
+class CalleeUnreachable(CallError):
+    """No connection to the callee, or it broke before the answer was complete."""
+
+    reason = "unreachable"
+
+
+class CalleeFailed(CallError):
+    """The callee answered, but with a status that means failure: 5xx, 408 or 429."""
+
+    reason = "error"
+
+    def __init__(self, message: str, *, status: int, retry_after: float | None = None, edge: str = "") -> None:
+        super().__init__(message, retry_after=retry_after, edge=edge)
+        self.status = status
