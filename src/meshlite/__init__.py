@@ -3,7 +3,7 @@
 The circuit breaker needs nothing but the standard library; what needs aiohttp is loaded when it is asked for.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from meshlite.errors import CircuitOpenError, MeshliteError
 from meshlite.resilience.breaker import CircuitBreaker
@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 __all__ = ["CircuitBreaker", "CircuitBreakerMiddleware", "CircuitOpenError", "MeshliteError", "__version__"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name == "CircuitBreakerMiddleware":
         from meshlite.resilience.middleware import CircuitBreakerMiddleware  # noqa: PLC0415
 

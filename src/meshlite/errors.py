@@ -71,8 +71,11 @@ class CircuitOpenError(CallRefused):
 
     reason = "circuit_open"
 
+    edge = ""
+
     def __init__(self, name: str, state: str, retry_after: float | None = None) -> None:
-        super().__init__(name, retry_after=retry_after)
+        # The hot path of a refusal: what the bases would set, without their calls (`args` are set before this).
+        self.retry_after = retry_after
         self.name = name
         self.state = state
 

@@ -1,0 +1,378 @@
+"""The machine of the circuit breaker: admits or refuses, counts results, and moves from state to state.
+
+`CircuitBreaker` adds the ways in, the modes and the facts. Pure: no I/O, no asyncio, no lock, no thread, and of time
+only the clock it is given. A call is known here by three numbers: the generation that admitted it, its ticket (0 where
+time cannot decide anything about it), and when it began.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from math import inf
+
+from meshlite.errors import CallError, CircuitOpenError
+from meshlite.resilience.facts import BreakerMoved, Outcome, State
+from meshlite.resilience.judge import Judge
+from meshlite.resilience.settings import Settings
+from meshlite.resilience.window import INSTANT, Counts, CountWindow, TimeWindow
+
+Listener = Callable[[BreakerMoved], object]
+
+SUCCESS, FAILURE, IGNORED = Outcome.SUCCESS, Outcome.FAILURE, Outcome.IGNORED
+CLOSED, OPEN, HALF_OPEN = State.CLOSED, State.OPEN, State.HALF_OPEN
+FORCED_OPEN, DISABLED, METRICS_ONLY = State.FORCED_OPEN, State.DISABLED, State.METRICS_ONLY
+
+# The least that a half-open breaker asks a refused caller to wait, in seconds.
+FLOOR = 0.001
+
+
+class Machine:
+    """States, counts and moves. Nothing in here awaits; whoever calls in finds it whole, listeners included."""
+
+    __slots__ = (
+        "__weakref__", "_clock", "_due", "_generation", "_grown", "_ignored_run", "_in_flight", "_judge",
+        "_last_failure", "_listeners", "_lost", "_news", "_open_time", "_opened", "_overdue", "_plain", "_random",
+        "_reason", "_row", "_since", "_state", "_streak", "_successes", "_telling", "_tickets",
+        "_total_failures", "_total_ignored", "_total_refused", "_total_successes", "_watched", "_window",
+        "name", "settings",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        judge: Judge,
+        *,
+        clock: Callable[[], float],
+        random: Callable[[], float],
+        listeners: tuple[Listener, ...],
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self._judge = judge
+        self._clock = clock
+        self._random = random
+        self._listeners = listeners
+        self._news: deque[BreakerMoved] = deque()
+        self._telling = False
+        self._window: CountWindow | TimeWindow | None = None
+        if settings.window == "count":
+            self._window = CountWindow(int(settings.window_size or 0))
+        elif settings.window == "time":
+            self._window = TimeWindow(settings.window_size or 0.0)
+        self._tickets = self._generation = self._in_flight = 0
+        # Permits that were dropped unreported, for the next who comes by.
+        self._lost: list[tuple[int, int, float]] = []
+        # Openings since it was last closed, and since ever; the open time without jitter, and as it was chosen.
+        self._row = self._opened = 0
+        self._grown = self._open_time = 0.0
+        self._total_successes = self._total_failures = self._total_ignored = self._total_refused = 0
+        self._state = CLOSED
+        self._begin(CLOSED, clock(), "new")
+
+    def _begin(self, state: State, at: float, reason: str) -> None:
+        """Begin a state afresh: all counts at zero, and every permit given before of no consequence."""
+        self._state = state
+        self._generation += 1
+        self._since = at
+        self._reason = reason
+        self._streak = self._successes = self._ignored_run = 0
+        # What the last failure was, and how many seconds it took.
+        self._last_failure: tuple[type | str | None, float] = (None, 0.0)
+        # Calls that time can decide about, by ticket, and when they began or last showed a sign of life.
+        self._watched: dict[int, float] = {}
+        # Calls in flight that are already counted as slow.
+        self._overdue: set[int] = set()
+        # No later than this does time decide something.
+        self._due = at + self._open_time - INSTANT if state is OPEN else inf
+        # Every call gets in, and none of them is watched.
+        self._plain = (state is CLOSED or state is METRICS_ONLY) and self.settings.slow_call_duration is None
+        if self._window is not None:
+            self._window.clear()
+
+    # ── Admission ──
+
+    def _admit(self, now: float) -> int:
+        """Admit a call, or raise. Return its ticket; 0 where time cannot decide anything about it."""
+        if now >= self._due:
+            self._catch_up(now)
+        if self._plain:
+            self._in_flight += 1
+            return 0
+        if self._full():
+            self._total_refused += 1
+            raise self._refusal(now)
+        self._in_flight += 1
+        if self._state is DISABLED:
+            return 0
+        self._tickets = ticket = self._tickets + 1
+        self._watched[ticket] = now
+        self._due = min(self._due, now + self._patience())
+        return ticket
+
+    def _full(self) -> bool:
+        state = self._state
+        if state is HALF_OPEN:
+            settings = self.settings
+            needed = settings.success_threshold - self._successes
+            return len(self._watched) >= min(settings.half_open_max_calls, needed)
+        return state is OPEN or state is FORCED_OPEN
+
+    def _refusal(self, now: float) -> CircuitOpenError:
+        return CircuitOpenError(self.name, self._state, self._wait(now))
+
+    def _wait(self, now: float) -> float | None:
+        """Seconds until a call may get in; None where one gets in now, or nobody knows."""
+        if self._state is OPEN:
+            return max(self._since + self._open_time - now, 0.0)
+        if self._state is HALF_OPEN and self._full():
+            limit = min(self.settings.probe_timeout, self.settings.slow_call_duration or inf)
+            return max(min(self._watched.values()) + limit - now, FLOOR)
+        return None
+
+    def _patience(self) -> float:
+        """How long a watched call may go on before time decides about it."""
+        slow = self.settings.slow_call_duration
+        limit = inf if slow is None else slow + INSTANT
+        return min(limit, self.settings.probe_timeout - INSTANT) if self._state is HALF_OPEN else limit
+
+    # ── What time decides ──────────────────────────────────────────────────────────────────────────────
+
+    def _catch_up(self, now: float) -> None:
+        """Make every move that is due by `now`, and tell of it."""
+        while now >= self._due:
+            if self._state is OPEN:
+                over = self._since + self._open_time
+                self._move(HALF_OPEN, over, f"the open time of {_seconds(self._open_time)} is over")
+            elif self._state is HALF_OPEN:
+                self._catch_up_probes(now)
+            else:
+                self._catch_up_slow(now)
+        if self._news:
+            self._tell()
+
+    def _catch_up_probes(self, now: float) -> None:
+        """Open again if a probe's lease is over (as of its end) or if it has become slow (as of now)."""
+        settings = self.settings
+        oldest = min(self._watched.values(), default=inf)
+        if now >= oldest + settings.probe_timeout - INSTANT:
+            lease = settings.probe_timeout
+            self._open(oldest + lease, f"a probe gave no result in {_seconds(lease)}")
+        elif now >= oldest + self._patience():
+            self._open(now, f"a probe takes longer than {_seconds(settings.slow_call_duration)}")
+        else:
+            self._due = oldest + self._patience()
+
+    def _catch_up_slow(self, now: float) -> None:
+        """Count the calls in flight that have become slow."""
+        patience = self._patience()
+        self._due = inf
+        slow = []
+        for ticket, started in self._watched.items():
+            if now < started + patience:
+                self._due = started + patience
+                break
+            slow.append(ticket)
+        for ticket in slow:
+            del self._watched[ticket]
+        self._overdue.update(slow)
+        if slow:
+            self._judge_rates(now, False, None)
+
+    def _renew(self, generation: int, ticket: int) -> None:
+        if not ticket or generation != self._generation:
+            return
+        now = self._clock()
+        self._catch_up(now)
+        if generation == self._generation and self._watched.pop(ticket, None) is not None:
+            self._watched[ticket] = now
+            self._due = min(self._due, now + self._patience())
+
+    def _reclaim(self) -> None:
+        """Take back the places of permits that were dropped unreported."""
+        while self._lost:
+            self._end(*self._lost.pop(), IGNORED)
+
+    # ── Outcomes ───────────────────────────────────────────────────────────────────────────────────────
+
+    def _settle(self, generation: int, ticket: int, started: float, exc: BaseException | None) -> None:
+        """A call ended without a result to look at: judge it. Whatever the judge may raise, its place is given back."""
+        outcome = SUCCESS if exc is None else IGNORED
+        try:
+            if exc is not None:
+                outcome = self._judge.raised(exc)
+        finally:
+            retry_after = exc.retry_after if isinstance(exc, CallError) else None
+            self._end(generation, ticket, started, outcome, exc, retry_after)
+
+    def _settle_result(self, generation: int, ticket: int, started: float, result: object) -> None:
+        outcome = IGNORED
+        try:
+            outcome = self._judge.returned(result)
+        finally:
+            self._end(generation, ticket, started, outcome, "a result that counts as one")
+
+    def _end(  # noqa: PLR0917  # hot: called for every call
+        self,
+        generation: int,
+        ticket: int,
+        started: float,
+        outcome: Outcome,
+        cause: BaseException | str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        """An admitted call has ended. Of an earlier state: only its place in the number in flight is given back."""
+        self._in_flight -= 1
+        if generation != self._generation:
+            return
+        now = self._clock()
+        slow = False
+        if self._state is HALF_OPEN:
+            slow = self._take_probe(ticket, now)
+        elif ticket:
+            since = self._watched.pop(ticket, None)
+            self._overdue.discard(ticket)
+            slow = since is None or now >= since + self._patience()
+        if now >= self._due:
+            self._catch_up(now)
+            if generation != self._generation:
+                return
+        if outcome is IGNORED:
+            self._total_ignored += 1
+        elif outcome is SUCCESS:
+            self._total_successes += 1
+        else:
+            self._total_failures += 1
+            self._last_failure = (type(cause) if isinstance(cause, BaseException) else cause, now - started)
+        if self._state is HALF_OPEN:
+            self._probe_ended(now, outcome, slow, retry_after)
+        elif self._state is not DISABLED and outcome is not IGNORED:
+            self._count(now, outcome is FAILURE, slow, retry_after)
+        if self._news:
+            self._tell()
+
+    def _take_probe(self, ticket: int, now: float) -> bool:
+        """Take a probe that has ended off the watch, and say if it was slow. One whose lease is over stays for time."""
+        started = self._watched[ticket]
+        if now >= started + self.settings.probe_timeout - INSTANT:
+            return False
+        del self._watched[ticket]
+        return now >= started + self._patience()
+
+    def _probe_ended(self, now: float, outcome: Outcome, slow: bool, retry_after: float | None) -> None:
+        settings = self.settings
+        if outcome is IGNORED:
+            self._ignored_run += 1
+            if self._ignored_run >= settings.max_ignored_probes:
+                self._open(now, f"{self._ignored_run} probes in a row were ignored: none said whether it works")
+        elif outcome is FAILURE:
+            self._open(now, f"a probe failed: {_told(self._last_failure)}", retry_after)
+        elif slow:
+            self._open(now, f"a probe took longer than {_seconds(settings.slow_call_duration)}")
+        else:
+            self._ignored_run = 0
+            self._successes += 1
+            if self._successes >= settings.success_threshold:
+                self._row = 0
+                self._move(CLOSED, now, f"{_many(self._successes, 'probe')} succeeded")
+
+    def _count(self, now: float, failed: bool, slow: bool, retry_after: float | None) -> None:
+        """Count a result in the closed state (or in metrics only), and open if a rule says so."""
+        self._streak = self._streak + 1 if failed else 0
+        if self._window is not None:
+            self._window.add(now, failed, slow)
+        limit = self.settings.max_failures
+        if limit is not None and self._streak >= limit and self._state is CLOSED:
+            self._open(now, f"{_many(limit, 'consecutive failure')}, last: {_told(self._last_failure)}", retry_after)
+        elif failed or slow:
+            self._judge_rates(now, failed, retry_after)
+
+    def _counts(self, now: float) -> Counts:
+        """The window's counts; calls in flight that are already slow are among them."""
+        if self._window is None:
+            return Counts(0, 0, 0)
+        calls, failures, slow = self._window.counts(now)
+        overdue = len(self._overdue)
+        return Counts(calls + overdue, failures, slow + overdue)
+
+    def _judge_rates(self, now: float, failed: bool, retry_after: float | None) -> None:
+        """Open if the rate of slow calls is reached or, after a failed one, that of failures."""
+        settings = self.settings
+        if self._window is None or self._state is not CLOSED:
+            return
+        counts = self._counts(now)
+        if counts.calls < settings.minimum_calls:
+            return
+        if failed and settings.failure_rate is not None and counts.failures / counts.calls >= settings.failure_rate:
+            why = f"{counts.failures} of {self._in_window(counts)} failed, last: {_told(self._last_failure)}"
+            self._open(now, why, retry_after)
+        elif settings.slow_call_rate is not None and counts.slow / counts.calls >= settings.slow_call_rate:
+            limit = _seconds(settings.slow_call_duration)
+            why = f"{counts.slow} of {self._in_window(counts)} took longer than {limit}"
+            self._open(now, why, retry_after)
+
+    def _in_window(self, counts: Counts) -> str:
+        size = self.settings.window_size
+        return (
+            f"the last {counts.calls} calls"
+            if self.settings.window == "count"
+            else (f"{_many(counts.calls, 'call')} in the last {_seconds(size)}")
+        )
+
+    # ── Moves ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def _open(self, at: float, reason: str, retry_after: float | None = None) -> None:
+        settings = self.settings
+        grown = settings.reset_timeout if self._row == 0 else self._grown * settings.reset_multiplier
+        self._grown = min(grown, settings.reset_max)
+        self._row += 1
+        self._opened += 1
+        self._open_time = self._grown
+        if settings.reset_jitter:
+            self._open_time += self._grown * settings.reset_jitter * self._random()
+        if retry_after is not None and retry_after > self._open_time:
+            self._open_time = max(self._open_time, min(retry_after, settings.retry_after_max))
+        self._move(OPEN, at, reason)
+
+    def _move(self, state: State, at: float, reason: str) -> None:
+        before = self._state
+        self._begin(state, at, reason)
+        if self._listeners and state is not before:
+            wait = self._open_time if state is OPEN else None
+            self._news.append(BreakerMoved(self.name, before, state, reason, at, wait))
+
+    def _tell(self) -> None:
+        """Tell the listeners what is new, in order. One that raises is logged and dropped; one may call back in."""
+        if self._telling:
+            return
+        self._telling = True
+        try:
+            while self._news:
+                event = self._news.popleft()
+                for listener in self._listeners:
+                    try:
+                        listener(event)
+                    except Exception:
+                        import logging  # noqa: PLC0415  # costs more than all the rest of the import
+
+                        logging.getLogger("meshlite.breaker").exception("breaker.listener_dropped %r", listener)
+                        self._drop(listener)
+        finally:
+            self._telling = False
+
+    def _drop(self, listener: Listener) -> None:
+        self._listeners = tuple(other for other in self._listeners if other is not listener)
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _seconds(seconds: float | None) -> str:
+    return f"{seconds:.3g} s"
+
+
+def _told(failure: tuple[type | str | None, float]) -> str:
+    """A failure in words: "TimeoutError after 0.5 s"."""
+    cause, seconds = failure
+    name = cause.__name__ if isinstance(cause, type) else cause or "failure"
+    return f"{name} after {_seconds(seconds)}"
