@@ -10,14 +10,26 @@ from meshlite.resilience.breaker import CircuitBreaker
 
 if TYPE_CHECKING:
     from meshlite.resilience.middleware import CircuitBreakerMiddleware
+    from meshlite.resilience.registry import BreakerRegistry
+    from meshlite.resilience.retry import RetryOptions
 
 __version__ = "0.1.0"
-__all__ = ["CircuitBreaker", "CircuitBreakerMiddleware", "CircuitOpenError", "MeshliteError", "__version__"]
+__all__ = [
+    "BreakerRegistry",
+    "CircuitBreaker",
+    "CircuitBreakerMiddleware",
+    "CircuitOpenError",
+    "MeshliteError",
+    "RetryOptions",
+    "__version__",
+]
+
+_LAZY = {"BreakerRegistry": "registry", "CircuitBreakerMiddleware": "middleware", "RetryOptions": "retry"}
 
 
 def __getattr__(name: str) -> object:
-    if name == "CircuitBreakerMiddleware":
-        from meshlite.resilience.middleware import CircuitBreakerMiddleware  # noqa: PLC0415
+    if name in _LAZY:
+        from importlib import import_module  # noqa: PLC0415
 
-        return CircuitBreakerMiddleware
+        return getattr(import_module(f"meshlite.resilience.{_LAZY[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -100,11 +100,17 @@ class Permit:
             self._breaker = None
             breaker._end(self._generation, self._ticket, self._started, outcome, cause, retry_after)
 
+    def abandon(self) -> None:
+        """Give the place back as `ignore` does, but later: safe in a `__del__`, wherever the collector runs it."""
+        breaker = self._breaker
+        if breaker is not None:
+            self._breaker = None
+            breaker._lost.append((self._generation, self._ticket, self._started))
+
     def __del__(self) -> None:
         breaker = self._breaker
         if breaker is not None:
-            # The collector may run in the midst of the machine's work: only note it here.
-            breaker._lost.append((self._generation, self._ticket, self._started))
+            self.abandon()
             warn(f"a permit of circuit breaker {breaker.name!r} was never reported", RuntimeWarning, 1)
 
 
@@ -309,6 +315,14 @@ class CircuitBreaker(Machine):
         if self._lost:
             self._reclaim()
         return self._in_flight
+
+    @property
+    def pristine(self) -> bool:
+        """Closed, no call under way, and nothing held against the callee: a new breaker would be its equal."""
+        if self.in_flight or self.state is not CLOSED:
+            return False
+        counts = self._counts(self._clock())
+        return not (self._streak or counts.failures or counts.slow)
 
     def snapshot(self) -> Snapshot:
         """The facts of this instant."""

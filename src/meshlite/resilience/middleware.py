@@ -1,0 +1,224 @@
+"""The circuit breaker as aiohttp client middleware.
+
+    session = aiohttp.ClientSession(middlewares=(CircuitBreakerMiddleware(max_failures=5),))
+
+A breaker for each origin (scheme, host and port: three services may share a host), or for each value of a key function.
+A call has succeeded when its body is complete, not when its headers came: a body that breaks off is a failure. A status
+that means failure counts at once. A response that its caller releases or closes early counts as it looked so far.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal
+
+from aiohttp import ClientConnectionError, ClientHandlerType, ClientRequest, ClientResponse, StreamReader
+
+from meshlite.errors import CallError, CallRefused, CircuitOpenError
+from meshlite.resilience.breaker import Permit
+from meshlite.resilience.facts import Outcome
+from meshlite.resilience.machine import Listener
+from meshlite.resilience.registry import BreakerRegistry
+
+Answer = ClientResponse | BaseException
+# What came of a request, and the permit it had (`permit.probe`) → an outcome, or None for the default judgement.
+Classify = Callable[[Answer, Permit], Outcome | str | None]
+
+SUCCESS, FAILURE, IGNORED = Outcome.SUCCESS, Outcome.FAILURE, Outcome.IGNORED
+
+
+class CircuitOpenConnectionError(CircuitOpenError, ClientConnectionError):
+    """The breaker refused the request; an `aiohttp.ClientConnectionError` for whoever handles those already."""
+
+
+def origin(request: ClientRequest) -> str:
+    """The scheme, host and port of a request: the default key."""
+    url = request.url
+    return f"{url.scheme}://{url.host_subcomponent}:{url.port}"
+
+
+def classify_answer(answer: Answer) -> Outcome:
+    """The default judgement: 5xx, 408 and 429 fail, other answers succeed; exceptions fail.
+
+    Ignored are refusals on our own side and what is no `Exception`, such as a cancellation.
+    """
+    if isinstance(answer, ClientResponse):
+        return FAILURE if answer.status >= 500 or answer.status in (408, 429) else SUCCESS
+    return FAILURE if isinstance(answer, Exception) and not isinstance(answer, CallRefused) else IGNORED
+
+
+def retry_after(response: ClientResponse, wall: Callable[[], float] = time.time) -> float | None:
+    """The seconds that a response's `Retry-After` asks for, in seconds or as an HTTP-date; None if it does not."""
+    value = response.headers.get("Retry-After", "").strip()
+    if value.isascii() and value.isdigit():
+        return float(value)
+    try:
+        when = parsedate_to_datetime(value)
+        return max(when.timestamp() - wall(), 0.0)
+    except (ValueError, OverflowError):
+        return None
+
+
+class CircuitBreakerMiddleware:
+    """Refuses requests to callees that do not work; a refusal is a `CircuitOpenConnectionError`.
+
+    - settings: those of `CircuitBreaker`, but for its classification; or `breakers`, a registry of one's own.
+    - `key(request)`: which breaker it is; by default one for each origin.
+    - `classify(answer, permit)`: an outcome for a response or an exception; None leaves it to `classify_answer`.
+      Cancellations and refusals on our own side are ignored without asking.
+    - `settle`: "body" (a success counts when the body is complete) or "headers" (as soon as they came).
+    - `listener`: told of every move of every breaker. `max_breakers`: the registry's bound.
+
+    `middleware.breakers` is the registry. Raise ValueError for settings that cannot be meant.
+    """
+
+    def __init__(
+        self,
+        breakers: BreakerRegistry | None = None,
+        *,
+        key: Callable[[ClientRequest], str] = origin,
+        classify: Classify | None = None,
+        settle: Literal["body", "headers"] = "body",
+        listener: Listener | None = None,
+        max_breakers: int = 1024,
+        **settings: Any,  # noqa: ANN401  # those of CircuitBreaker
+    ) -> None:
+        if settle not in ("body", "headers"):
+            raise ValueError(f'settle must be "body" or "headers", not {settle!r}')
+        if breakers is None:
+            listeners = () if listener is None else (listener,)
+            breakers = BreakerRegistry(max_size=max_breakers, listeners=listeners, **settings)
+        elif settings or listener is not None:
+            raise ValueError("a ready registry brings its own breakers: give settings and listener there")
+        self.breakers = breakers
+        self._key = key
+        self._classify = classify
+        self._settle_body = settle == "body"
+
+    async def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+        """Send the request if its breaker lets it."""
+        try:
+            permit = self.breakers[self._key(request)].acquire()
+        except CircuitOpenError as refused:
+            raise CircuitOpenConnectionError(refused.name, refused.state, refused.retry_after) from None
+        try:
+            response = await handler(request)
+        except BaseException as exc:
+            mark_request(exc, request)
+            report(permit, exc, self.judge(exc, permit))
+            raise
+        outcome = self.judge(response, permit)
+        if outcome is SUCCESS and self._settle_body and not response.closed:
+            _watch(response, permit, self)
+        else:
+            report(permit, response, outcome)
+        return response
+
+    def judge(self, answer: Answer, permit: Permit) -> Outcome:
+        """The outcome that an answer means. What `classify` raises goes to the caller, and the permit back."""
+        if self._classify is None or (
+            isinstance(answer, BaseException) and (not isinstance(answer, Exception) or isinstance(answer, CallRefused))
+        ):
+            return classify_answer(answer)
+        try:
+            verdict = self._classify(answer, permit)
+            return classify_answer(answer) if verdict is None else Outcome(verdict)
+        except BaseException:
+            permit.ignore()
+            if isinstance(answer, ClientResponse):
+                answer.close()
+            raise
+
+
+def report(permit: Permit, answer: Answer, outcome: Outcome) -> None:
+    """Report an outcome, with what the reason and the open time want to know of a failure."""
+    if outcome is SUCCESS:
+        permit.success()
+    elif outcome is IGNORED:
+        permit.ignore()
+    elif isinstance(answer, ClientResponse):
+        permit.failure(f"HTTP {answer.status}", retry_after=retry_after(answer))
+    else:
+        permit.failure(answer, retry_after=answer.retry_after if isinstance(answer, CallError) else None)
+
+
+def mark_request(exc: BaseException, request: ClientRequest) -> None:
+    """Note on an exception which request it ended, for `RetryOptions`, to whom aiohttp-retry shows no request."""
+    exc.meshlite_request = (request.method, "Idempotency-Key" in request.headers)  # type: ignore[attr-defined]
+
+
+class _Watch:
+    """Waits for the end of a body, to report it. It lives in the stream's list of callbacks, and dies with it."""
+
+    __slots__ = ("_middleware", "permit")
+
+    def __init__(self, permit: Permit, middleware: CircuitBreakerMiddleware) -> None:
+        self.permit = permit
+        self._middleware = middleware
+
+    def __call__(self) -> None:
+        """The body is complete."""
+        self.permit.success()
+
+    def broken(self, exc: BaseException) -> None:
+        """The body ends early: it broke off, was not read in time, or nobody wants the rest of it."""
+        if type(exc) is ClientConnectionError:  # the very class: so aiohttp says released or closed by the caller
+            self.permit.success()
+            return
+        try:
+            report(self.permit, exc, self._middleware.judge(exc, self.permit))
+        except Exception:
+            logging.getLogger("meshlite.breaker").exception("breaker.classify_failed")
+
+    def __del__(self) -> None:
+        self.permit.abandon()
+
+
+class _WatchedBody(StreamReader):
+    """A stream that tells its watch of progress and of a bad end; of a good one, `on_eof` does."""
+
+    __slots__ = ()
+
+    def _watch(self) -> _Watch | None:
+        for callback in self._eof_callbacks:
+            if isinstance(callback, _Watch):
+                return callback
+        return None
+
+    def feed_data(self, *data: Any) -> bool:  # noqa: ANN401  # whatever the stream takes
+        watch = self._watch()
+        if watch is not None:
+            watch.permit.renew()
+        return super().feed_data(*data)
+
+    def set_exception(self, exc: BaseException, *cause: Any) -> None:  # noqa: ANN401
+        watch = self._watch()
+        super().set_exception(exc, *cause)
+        if watch is not None:
+            watch.broken(exc)
+
+    async def _wait(self, func_name: str) -> None:
+        watch = self._watch()
+        try:
+            await super()._wait(func_name)
+        except BaseException as exc:
+            if watch is not None:
+                watch.broken(exc)
+            raise
+
+
+def _watch(response: ClientResponse, permit: Permit, middleware: CircuitBreakerMiddleware) -> None:
+    """Report the permit's outcome at the end of the body; at once where there is no stream to watch."""
+    content = response.content
+    if type(content) is not StreamReader or response.status == 101:
+        permit.success()
+        return
+    watch = _Watch(permit, middleware)
+    broken = content.exception()
+    if broken is not None:
+        watch.broken(broken)
+        return
+    permit.renew()
+    content.__class__ = _WatchedBody
+    content.on_eof(watch)
