@@ -30,8 +30,8 @@ class Machine:
 
     __slots__ = (
         "__weakref__", "_clock", "_due", "_generation", "_grown", "_ignored_run", "_in_flight", "_judge",
-        "_last_failure", "_listeners", "_lost", "_news", "_open_time", "_opened", "_overdue", "_plain", "_random",
-        "_reason", "_row", "_since", "_state", "_streak", "_successes", "_telling", "_tickets",
+        "_last_failure", "_listeners", "_lost", "_news", "_open_time", "_opened", "_overdue", "_patience", "_plain", "_random",
+        "_reason", "_row", "_since", "_slow_limit", "_state", "_streak", "_successes", "_telling", "_tickets",
         "_total_failures", "_total_ignored", "_total_refused", "_total_successes", "_watched", "_window",
         "name", "settings",
     )  # fmt: skip
@@ -59,6 +59,8 @@ class Machine:
             self._window = CountWindow(int(settings.window_size or 0))
         elif settings.window == "time":
             self._window = TimeWindow(settings.window_size or 0.0)
+        slow = settings.slow_call_duration
+        self._slow_limit = inf if slow is None else slow + INSTANT
         self._tickets = self._generation = self._in_flight = 0
         # Permits that were dropped unreported, for the next who comes by.
         self._lost: list[tuple[int, int, float]] = []
@@ -84,6 +86,10 @@ class Machine:
         self._overdue: set[int] = set()
         # No later than this does time decide something.
         self._due = at + self._open_time - INSTANT if state is OPEN else inf
+        # A watched call that is this old is slow, or its lease is over.
+        self._patience = self._slow_limit
+        if state is HALF_OPEN:
+            self._patience = min(self._slow_limit, self.settings.probe_timeout - INSTANT)
         # Every call gets in, and none of them is watched.
         self._plain = (state is CLOSED or state is METRICS_ONLY) and self.settings.slow_call_duration is None
         if self._window is not None:
@@ -98,6 +104,9 @@ class Machine:
         if self._plain:
             self._in_flight += 1
             return 0
+        if self._state is OPEN:
+            self._total_refused += 1
+            raise CircuitOpenError(self.name, OPEN, self._since + self._open_time - now)
         if self._full():
             self._total_refused += 1
             raise self._refusal(now)
@@ -106,7 +115,7 @@ class Machine:
             return 0
         self._tickets = ticket = self._tickets + 1
         self._watched[ticket] = now
-        self._due = min(self._due, now + self._patience())
+        self._due = min(self._due, now + self._patience)
         return ticket
 
     def _full(self) -> bool:
@@ -128,12 +137,6 @@ class Machine:
             limit = min(self.settings.probe_timeout, self.settings.slow_call_duration or inf)
             return max(min(self._watched.values()) + limit - now, FLOOR)
         return None
-
-    def _patience(self) -> float:
-        """How long a watched call may go on before time decides about it."""
-        slow = self.settings.slow_call_duration
-        limit = inf if slow is None else slow + INSTANT
-        return min(limit, self.settings.probe_timeout - INSTANT) if self._state is HALF_OPEN else limit
 
     # ── What time decides ──────────────────────────────────────────────────────────────────────────────
 
@@ -157,19 +160,18 @@ class Machine:
         if now >= oldest + settings.probe_timeout - INSTANT:
             lease = settings.probe_timeout
             self._open(oldest + lease, f"a probe gave no result in {_seconds(lease)}")
-        elif now >= oldest + self._patience():
+        elif now >= oldest + self._patience:
             self._open(now, f"a probe takes longer than {_seconds(settings.slow_call_duration)}")
         else:
-            self._due = oldest + self._patience()
+            self._due = oldest + self._patience
 
     def _catch_up_slow(self, now: float) -> None:
         """Count the calls in flight that have become slow."""
-        patience = self._patience()
         self._due = inf
         slow = []
         for ticket, started in self._watched.items():
-            if now < started + patience:
-                self._due = started + patience
+            if now < started + self._patience:
+                self._due = started + self._patience
                 break
             slow.append(ticket)
         for ticket in slow:
@@ -185,7 +187,7 @@ class Machine:
         self._catch_up(now)
         if generation == self._generation and self._watched.pop(ticket, None) is not None:
             self._watched[ticket] = now
-            self._due = min(self._due, now + self._patience())
+            self._due = min(self._due, now + self._patience)
 
     def _reclaim(self) -> None:
         """Take back the places of permits that were dropped unreported."""
@@ -194,12 +196,11 @@ class Machine:
 
     # ── Outcomes ───────────────────────────────────────────────────────────────────────────────────────
 
-    def _settle(self, generation: int, ticket: int, started: float, exc: BaseException | None) -> None:
-        """A call ended without a result to look at: judge it. Whatever the judge may raise, its place is given back."""
-        outcome = SUCCESS if exc is None else IGNORED
+    def _settle(self, generation: int, ticket: int, started: float, exc: BaseException) -> None:
+        """A call raised: judge it. Whatever the judge itself may raise, the call's place is given back."""
+        outcome = IGNORED
         try:
-            if exc is not None:
-                outcome = self._judge.raised(exc)
+            outcome = self._judge.raised(exc)
         finally:
             retry_after = exc.retry_after if isinstance(exc, CallError) else None
             self._end(generation, ticket, started, outcome, exc, retry_after)
@@ -231,7 +232,7 @@ class Machine:
         elif ticket:
             since = self._watched.pop(ticket, None)
             self._overdue.discard(ticket)
-            slow = since is None or now >= since + self._patience()
+            slow = since is None or now >= since + self._patience
         if now >= self._due:
             self._catch_up(now)
             if generation != self._generation:
@@ -256,7 +257,7 @@ class Machine:
         if now >= started + self.settings.probe_timeout - INSTANT:
             return False
         del self._watched[ticket]
-        return now >= started + self._patience()
+        return now >= started + self._patience
 
     def _probe_ended(self, now: float, outcome: Outcome, slow: bool, retry_after: float | None) -> None:
         settings = self.settings
