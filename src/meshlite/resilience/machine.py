@@ -30,7 +30,8 @@ class Machine:
 
     __slots__ = (
         "__weakref__", "_clock", "_due", "_generation", "_grown", "_ignored_run", "_in_flight", "_judge",
-        "_last_failure", "_listeners", "_lost", "_news", "_open_time", "_opened", "_overdue", "_patience", "_plain", "_random",
+        "_last_failure", "_listeners", "_lost", "_news", "_open_time", "_opened", "_overdue", "_patience",
+        "_plain", "_random",
         "_reason", "_row", "_since", "_slow_limit", "_state", "_streak", "_successes", "_telling", "_tickets",
         "_total_failures", "_total_ignored", "_total_refused", "_total_successes", "_watched", "_window",
         "name", "settings",

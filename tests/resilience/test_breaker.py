@@ -1,0 +1,712 @@
+"""The machine, step by step: what trips it, what opens and closes it, what it says, and what it ignores."""
+
+import itertools
+
+import pytest
+
+from meshlite import CircuitBreaker, CircuitOpenError
+from meshlite.errors import BulkheadFullError, CalleeFailed
+from meshlite.resilience.facts import BreakerMoved, Outcome, State
+from meshlite.testing import ManualClock
+
+
+@pytest.fixture
+def clock():
+    return ManualClock(1000.0)
+
+
+def refusal(breaker):
+    with pytest.raises(CircuitOpenError) as caught:
+        breaker.acquire()
+    return caught.value
+
+
+def fail(breaker, times=1):
+    for _ in range(times):
+        breaker.acquire().failure(TimeoutError())
+
+
+WRONG = [
+    {"max_failures": 0},
+    {"max_failures": 2.5},
+    {"max_failures": -1},
+    {"reset_timeout": 0},
+    {"reset_timeout": float("nan")},
+    {"reset_timeout": float("inf")},
+    {"reset_timeout": True},
+    {"reset_timeout": "30"},
+    {"half_open_max_calls": 0},
+    {"half_open_max_calls": True},
+    {"success_threshold": 0},
+    {"probe_timeout": 0},
+    {"max_ignored_probes": 0},
+    {"failure_rate": 0.5},
+    {"window_size": 10},
+    {"minimum_calls": 10},
+    {"slow_call_duration": 1.0},
+    {"slow_call_rate": 0.5},
+    {"window": "day", "window_size": 1, "failure_rate": 0.5},
+    {"window": "count", "failure_rate": 0.5},
+    {"window": "count", "window_size": 1.5, "failure_rate": 0.5},
+    {"window": "time", "window_size": float("nan"), "failure_rate": 0.5},
+    {"window": "time", "window_size": 10},
+    {"window": "time", "window_size": 10, "failure_rate": 0},
+    {"window": "time", "window_size": 10, "failure_rate": 1.01},
+    {"window": "time", "window_size": 10, "failure_rate": float("nan")},
+    {"window": "time", "window_size": 10, "failure_rate": True},
+    {"window": "time", "window_size": 10, "failure_rate": 0.5, "minimum_calls": 0},
+    {"window": "count", "window_size": 10, "failure_rate": 0.5, "minimum_calls": 11},
+    {"window": "time", "window_size": 10, "slow_call_duration": 1},
+    {"window": "time", "window_size": 10, "slow_call_rate": 0.5},
+    {"window": "time", "window_size": 10, "slow_call_rate": 0.5, "slow_call_duration": 0},
+    {"window": "time", "window_size": 10, "slow_call_rate": 0, "slow_call_duration": 1},
+    {"reset_multiplier": 0.9},
+    {"reset_multiplier": float("nan")},
+    {"reset_max": 60},
+    {"reset_multiplier": 2, "reset_max": 29},
+    {"reset_multiplier": 2, "reset_max": float("inf")},
+    {"reset_jitter": -0.1},
+    {"reset_jitter": 1.1},
+    {"retry_after_max": -1},
+    {"failures": 3},
+    {"failures": ()} | {"ignores": (ValueError, 3)},
+    {"ignores": int},
+    {"failure_result": 3},
+    {"classify": 3},
+    {"classify": lambda result, exc: None, "failures": ValueError},
+]
+
+
+@pytest.mark.parametrize("settings", WRONG, ids=repr)
+def test_settings_that_cannot_be_meant_are_refused(settings):
+    """Each gives a ValueError that names the setting."""
+    with pytest.raises(ValueError, match="|".join(settings)):
+        CircuitBreaker(**settings)
+
+
+RIGHT = [
+    {"max_failures": None},
+    {"max_failures": False},
+    {"max_failures": 1, "reset_timeout": 1, "half_open_max_calls": 3, "success_threshold": 1},
+    {"window": "count", "window_size": 1, "failure_rate": 1},
+    {"window": "count", "window_size": 10, "failure_rate": 1.0, "minimum_calls": 10},
+    {"window": "time", "window_size": 0.1, "slow_call_rate": 1, "slow_call_duration": 0.001, "max_failures": 2},
+    {"reset_multiplier": 1, "reset_jitter": 0, "retry_after_max": 0},
+    {"reset_multiplier": 1.5, "reset_max": 30.0, "reset_jitter": 1},
+]
+
+
+@pytest.mark.parametrize("settings", RIGHT, ids=repr)
+def test_settings_at_their_limits_are_accepted(settings):
+    """The limits belong to what is allowed."""
+    assert CircuitBreaker(**settings).state == "closed"
+
+
+def test_the_defaults_are_those_that_are_documented():
+    """Five failures in a row, thirty seconds, one probe; no consecutive rule where a window is set."""
+    settings = CircuitBreaker().settings
+    assert (settings.max_failures, settings.reset_timeout, settings.half_open_max_calls) == (5, 30.0, 1)
+    assert (settings.success_threshold, settings.probe_timeout, settings.max_ignored_probes) == (1, 60.0, 50)
+    assert (settings.reset_max, settings.retry_after_max, settings.minimum_calls) == (600.0, 300.0, 0)
+    assert CircuitBreaker(reset_timeout=700).settings.reset_max == 700
+    assert CircuitBreaker(reset_timeout=90).settings.probe_timeout == 90
+    windowed = CircuitBreaker(window="count", window_size=4, failure_rate=0.5).settings
+    assert (windowed.max_failures, windowed.minimum_calls) == (None, 4)
+    assert CircuitBreaker(window="count", window_size=40, failure_rate=0.5).settings.minimum_calls == 10
+    assert CircuitBreaker(window="time", window_size=4, failure_rate=0.5).settings.minimum_calls == 10
+    assert CircuitBreaker(window="time", window_size=4, failure_rate=0.5, max_failures=3).settings.max_failures == 3
+
+
+def test_whichever_rule_trips_first_opens_it(clock):
+    """Consecutive and windowed rules stand side by side."""
+    rules = {"max_failures": 3, "window": "count", "window_size": 10, "failure_rate": 0.5, "minimum_calls": 4}
+    row = CircuitBreaker(clock=clock, **rules)
+    fail(row, 3)
+    assert row.state == "open"
+    rate = CircuitBreaker(clock=clock, **rules)
+    for _ in range(2):
+        rate.acquire().success()
+        fail(rate)
+    assert rate.state == "open"
+    assert rate.reason == "2 of the last 4 calls failed, last: TimeoutError after 0 s"
+
+
+def test_a_breaker_without_rules_opens_only_by_hand(clock):
+    """With every rule off, nothing trips it."""
+    breaker = CircuitBreaker(max_failures=False, clock=clock)
+    fail(breaker, 1000)
+    assert breaker.state == "closed"
+    assert breaker.snapshot().consecutive_failures == 1000
+
+
+def test_a_failure_rate_never_trips_on_a_success(clock):
+    """The success that makes up the minimum leaves it closed; the next failure opens it."""
+    breaker = CircuitBreaker(window="time", window_size=10, failure_rate=0.5, minimum_calls=4, clock=clock)
+    fail(breaker, 3)
+    breaker.acquire().success()
+    assert breaker.state == "closed"
+    fail(breaker)
+    assert breaker.state == "open"
+    assert breaker.reason == "4 of 5 calls in the last 10 s failed, last: TimeoutError after 0 s"
+
+
+SLOW = {"window": "count", "window_size": 4, "slow_call_duration": 2.0, "slow_call_rate": 0.5, "minimum_calls": 2}
+
+
+def slow_call(breaker, clock, seconds=2.5):
+    permit = breaker.acquire()
+    clock.advance(seconds)
+    permit.success()
+
+
+def test_slow_successes_trip_the_slow_call_rate(clock):
+    """A call is slow above the limit, not at it; the rate trips at its value."""
+    breaker = CircuitBreaker(clock=clock, **SLOW)
+    slow_call(breaker, clock, 2.0)
+    slow_call(breaker, clock, 2.0)
+    assert breaker.snapshot()[9:12] == (0, 0.0, 0.0)
+    slow_call(breaker, clock, 2.001)
+    assert breaker.state == "closed"
+    slow_call(breaker, clock)
+    assert breaker.state == "open"
+    assert breaker.reason == "2 of the last 4 calls took longer than 2 s"
+
+
+def test_a_fast_failure_can_complete_a_slow_call_rate(clock):
+    """After a failed or a slow call the slow-call rate is looked at; after a fast success it is not."""
+    slow_then = CircuitBreaker(clock=clock, **(SLOW | {"minimum_calls": 4, "slow_call_rate": 0.4}))
+    slow_call(slow_then, clock)
+    slow_call(slow_then, clock)
+    slow_then.acquire().success()
+    slow_then.acquire().success()
+    assert slow_then.state == "closed"
+    slow_then.reset()
+    slow_call(slow_then, clock)
+    slow_call(slow_then, clock)
+    slow_then.acquire().success()
+    fail(slow_then)
+    assert slow_then.state == "open"
+
+
+def test_a_call_in_flight_counts_as_slow_once(clock):
+    """Older than the limit it counts before it ends, whoever notices; its own end then takes that place."""
+    breaker = CircuitBreaker(clock=clock, **(SLOW | {"minimum_calls": 3}))
+    hung = breaker.acquire()
+    clock.advance(2.0)
+    assert breaker.snapshot().slow_calls == 0
+    clock.advance(0.1)
+    assert breaker.snapshot()[7:10] == (1, 0, 1)
+    hung.success()
+    assert breaker.snapshot()[7:10] == (1, 0, 1)
+    ignored = breaker.acquire()
+    clock.advance(3)
+    assert breaker.snapshot().calls == 2
+    ignored.ignore()
+    assert breaker.snapshot()[7:10] == (1, 0, 1)
+
+
+def test_a_late_sign_of_life_does_not_undo_slowness(clock):
+    """A call renewed in time is not slow; one that was slow before its first sign of life stays so."""
+    breaker = CircuitBreaker(clock=clock, **(SLOW | {"minimum_calls": 4}))
+    stream = breaker.acquire()
+    for _ in range(5):
+        clock.advance(1.5)
+        stream.renew()
+    stream.success()
+    assert breaker.snapshot().slow_calls == 0
+    late = breaker.acquire()
+    clock.advance(3)
+    late.renew()
+    assert breaker.snapshot().slow_calls == 1
+    late.success()
+    assert breaker.snapshot()[7:10] == (2, 0, 1)
+
+
+def test_a_slow_probe_reopens(clock):
+    """In flight as soon as somebody looks, and else when it ends."""
+    for looks in (True, False):
+        breaker = CircuitBreaker(clock=clock, reset_timeout=5, **(SLOW | {"minimum_calls": 1}))
+        slow_call(breaker, clock)
+        clock.advance(5)
+        probe = breaker.acquire()
+        assert refusal(breaker).retry_after == 2.0
+        clock.advance(2.5)
+        if looks:
+            assert breaker.state == "open"
+            assert breaker.reason == "a probe takes longer than 2 s"
+        probe.success()
+        assert breaker.state == "open"
+        assert breaker.retry_after == 5
+        assert looks or breaker.reason == "a probe took longer than 2 s"
+
+
+def test_reopening_takes_a_fresh_full_open_time(clock):
+    """The first failed probe reopens it, from the moment of the failure."""
+    breaker = CircuitBreaker(max_failures=1, reset_timeout=10, half_open_max_calls=2, success_threshold=2, clock=clock)
+    fail(breaker)
+    clock.advance(10)
+    first, second = breaker.acquire(), breaker.acquire()
+    clock.advance(1)
+    first.failure()
+    assert breaker.retry_after == 10
+    second.success()
+    assert breaker.state == "open"
+
+
+def test_half_open_admits_no_more_than_are_still_needed(clock):
+    """The cap is the smaller of half_open_max_calls and what is missing to the threshold."""
+    breaker = CircuitBreaker(max_failures=1, half_open_max_calls=3, success_threshold=4, clock=clock)
+    fail(breaker)
+    clock.advance(30)
+    probes = [breaker.acquire() for _ in range(3)]
+    assert all(probe.probe for probe in probes)
+    refusal(breaker)
+    for probe in probes[:2]:
+        probe.success()
+    last = breaker.acquire()
+    refusal(breaker)
+    assert breaker.snapshot().probes == 2
+    assert breaker.snapshot().probe_successes == 2
+    last.success()
+    probes[2].success()
+    assert breaker.state == "closed"
+    assert breaker.reason == "4 probes succeeded"
+
+
+def test_the_open_time_grows_up_to_its_bound_and_starts_again_when_closed(clock):
+    """Each reopening multiplies it; a recovery puts it back."""
+    breaker = CircuitBreaker(max_failures=1, reset_timeout=10, reset_multiplier=2, reset_max=35, clock=clock)
+    waits = []
+    for _ in range(4):
+        fail(breaker)
+        waits.append(breaker.retry_after)
+        clock.advance(waits[-1])
+    breaker.acquire().success()
+    fail(breaker)
+    assert [*waits, breaker.retry_after] == [10, 20, 35, 35, 10]
+    assert breaker.snapshot().opened == 5
+    breaker.reset()
+    fail(breaker)
+    assert breaker.retry_after == 10
+
+
+def test_jitter_only_adds(clock):
+    """The injected chance adds up to the given fraction of the open time."""
+    breaker = CircuitBreaker(max_failures=1, reset_timeout=10, reset_jitter=0.5, random=lambda: 0.5, clock=clock)
+    fail(breaker)
+    assert breaker.retry_after == 12.5
+    assert breaker.snapshot().open_time == 12.5
+
+
+@pytest.mark.parametrize(
+    ("asked", "wait"), [(5, 30), (120, 120), (1e9, 300), (float("nan"), 30), (float("inf"), 300), (-1, 30)]
+)
+def test_the_callees_own_retry_after_can_lengthen_the_open_time(clock, asked, wait):
+    """It never shortens it, and is believed up to retry_after_max."""
+    breaker = CircuitBreaker(max_failures=1, clock=clock)
+    breaker.acquire().failure(retry_after=asked)
+    assert breaker.retry_after == wait
+    clock.advance(wait)
+    breaker.acquire().failure()
+    assert breaker.retry_after == 30
+    deaf = CircuitBreaker(max_failures=1, retry_after_max=0, clock=clock)
+    deaf.acquire().failure(retry_after=asked)
+    assert deaf.retry_after == 30
+
+
+@pytest.mark.parametrize("start", [0.0, 0.1, 1234.567, 1e6 + 0.3])
+@pytest.mark.parametrize("reset", [0.1, 0.3, 2.2, 30])
+def test_who_sleeps_exactly_retry_after_gets_in(start, reset):
+    """At the boundary the door is open, whatever floats do; just before, it is shut."""
+    clock = ManualClock(start)
+    breaker = CircuitBreaker(max_failures=1, reset_timeout=reset, clock=clock)
+    fail(breaker)
+    clock.advance(reset / 3)
+    wait = refusal(breaker).retry_after
+    clock.advance(wait - 1e-6)
+    assert refusal(breaker).retry_after > 0
+    clock.set(start + reset / 3 + wait)
+    assert breaker.acquire().success() is None
+    assert breaker.state == "closed"
+
+
+def test_retry_after_in_half_open_is_until_the_earliest_lease_ends(clock):
+    """And never nothing, so that nobody spins."""
+    breaker = CircuitBreaker(max_failures=1, half_open_max_calls=2, success_threshold=2, probe_timeout=20, clock=clock)
+    fail(breaker)
+    clock.advance(30)
+    assert breaker.retry_after is None
+    first = breaker.acquire()
+    clock.advance(5)
+    second = breaker.acquire()
+    assert refusal(breaker).retry_after == 15
+    assert breaker.retry_after == 15
+    first.renew()
+    assert breaker.retry_after == 20
+    clock.advance(19.9995)
+    assert refusal(breaker).retry_after == 0.001
+    first.ignore()
+    second.ignore()
+
+
+def test_modes_are_set_by_hand(clock):
+    """Forced open refuses without a time, disabled and metrics only admit all, auto comes back closed and afresh."""
+    breaker = CircuitBreaker("x", max_failures=1, clock=clock)
+    breaker.force_open()
+    error = refusal(breaker)
+    assert (error.name, error.state, error.retry_after) == ("x", "forced_open", None)
+    assert str(error) == "circuit breaker 'x' is forced_open"
+    with pytest.raises(CircuitOpenError):
+        breaker.check()
+    breaker.metrics_only()
+    fail(breaker, 3)
+    assert breaker.state == "metrics_only"
+    assert breaker.snapshot().consecutive_failures == 3
+    breaker.disable()
+    fail(breaker, 3)
+    assert (breaker.state, breaker.mode) == ("disabled", "disabled")
+    assert breaker.snapshot().consecutive_failures == 0
+    breaker.auto()
+    assert (breaker.state, breaker.mode, breaker.reason) == ("closed", "auto", "set to auto by hand")
+    fail(breaker)
+    breaker.set_mode("auto")
+    assert breaker.state == "open"
+    clock.advance(30)
+    breaker.set_mode("auto")
+    assert breaker.state == "half_open"
+    breaker.reset()
+    assert (breaker.state, breaker.reason) == ("closed", "reset by hand")
+    with pytest.raises(ValueError, match="mode must be one of auto, forced_open, disabled, metrics_only"):
+        breaker.set_mode("off")
+
+
+def test_a_disabled_breaker_looks_at_nothing_and_metrics_only_counts_slow_calls_too(clock):
+    """Neither ever opens."""
+    breaker = CircuitBreaker(clock=clock, **SLOW)
+    breaker.disable()
+    for _ in range(4):
+        slow_call(breaker, clock)
+    assert breaker.snapshot().calls == 0
+    breaker.metrics_only()
+    for _ in range(3):
+        slow_call(breaker, clock)
+    hung = breaker.acquire()
+    clock.advance(3)
+    assert breaker.snapshot()[7:12] == (4, 0, 4, 0.0, 1.0)
+    assert breaker.state == "metrics_only"
+    hung.ignore()
+
+
+def test_reset_closes_from_any_mode_and_starts_afresh(clock):
+    """Also from forced open; results of calls admitted before do not count."""
+    breaker = CircuitBreaker(max_failures=2, clock=clock)
+    old = breaker.acquire()
+    fail(breaker)
+    breaker.reset()
+    old.failure()
+    fail(breaker)
+    assert breaker.state == "closed"
+    breaker.force_open()
+    breaker.reset()
+    assert breaker.state == "closed"
+
+
+def test_only_the_first_report_counts(clock):
+    """A permit reported twice, in whatever way, is reported once."""
+    breaker = CircuitBreaker(max_failures=2, clock=clock)
+    permit = breaker.acquire()
+    permit.failure()
+    for again in (permit.failure, permit.success, permit.ignore, permit.settle, permit.renew, permit.abandon):
+        again()
+    snapshot = breaker.snapshot()
+    assert (snapshot.consecutive_failures, snapshot.in_flight, snapshot.total_failures) == (1, 0, 1)
+
+
+def test_a_dropped_permit_gives_its_place_back_and_warns(clock):
+    """As a coroutine warns that was never awaited."""
+    breaker = CircuitBreaker("x", max_failures=1, clock=clock)
+    fail(breaker)
+    clock.advance(30)
+    with pytest.warns(RuntimeWarning, match="a permit of circuit breaker 'x' was never reported"):
+        breaker.acquire()
+    assert breaker.in_flight == 0
+    with pytest.warns(RuntimeWarning, match="never reported"):
+        breaker.acquire()
+    breaker.check()
+    with pytest.warns(RuntimeWarning, match="never reported"):
+        breaker.acquire()
+    assert breaker.snapshot().probes == 0
+    with pytest.warns(RuntimeWarning, match="never reported"):
+        breaker.acquire()
+    breaker.acquire().success()
+    assert breaker.state == "closed"
+
+
+def test_check_says_what_acquire_would_and_takes_nothing(clock):
+    """Closed and half-open with a place it is silent, else it raises the same refusal."""
+    breaker = CircuitBreaker("x", max_failures=1, clock=clock)
+    breaker.check()
+    assert breaker.in_flight == 0
+    fail(breaker)
+    with pytest.raises(CircuitOpenError) as caught:
+        breaker.check()
+    assert (caught.value.state, caught.value.retry_after) == ("open", 30)
+    clock.advance(30)
+    breaker.check()
+    breaker.check()
+    probe = breaker.acquire()
+    with pytest.raises(CircuitOpenError) as caught:
+        breaker.check()
+    assert caught.value.state == "half_open"
+    probe.success()
+    assert breaker.snapshot().total_refused == 0
+
+
+def test_the_snapshot_tells_the_facts(clock):
+    """State, since when, why, counts, rates, totals and the time to the next probe."""
+    breaker = CircuitBreaker("x", window="count", window_size=10, failure_rate=0.5, minimum_calls=4, clock=clock)
+    breaker.acquire().success()
+    breaker.acquire().ignore()
+    permit = breaker.acquire()
+    clock.advance(0.5)
+    permit.failure(TimeoutError())
+    flying = breaker.acquire()
+    below = breaker.snapshot()
+    assert (below.state, below.since, below.age, below.reason) == ("closed", 1000.0, 0.5, "new")
+    assert (below.calls, below.failures, below.failure_rate, below.slow_call_rate) == (2, 1, None, None)
+    assert (below.in_flight, below.consecutive_failures, below.retry_after, below.open_time) == (1, 1, None, 0.0)
+    breaker.acquire().success()
+    breaker.acquire().success()
+    enough = breaker.snapshot()
+    assert (enough.calls, enough.failure_rate, enough.consecutive_failures) == (4, 0.25, 0)
+    fail(breaker, 2)
+    clock.advance(10)
+    refusal(breaker)
+    opened = breaker.snapshot()
+    assert (opened.state, opened.since, opened.age, opened.retry_after) == ("open", 1000.5, 10.0, 20.0)
+    assert (opened.calls, opened.opened, opened.in_flight, opened.open_time) == (0, 1, 1, 30.0)
+    totals = (opened.total_successes, opened.total_failures, opened.total_ignored, opened.total_refused)
+    assert totals == (3, 3, 1, 1)
+    flying.success()
+    assert breaker.snapshot().total_successes == 3
+    assert (opened.name, opened.probes, opened.probe_successes) == ("x", 0, 0)
+    assert repr(breaker) == "<CircuitBreaker 'x' open>"
+
+
+CAUSES = [
+    (TimeoutError("long text"), "TimeoutError"),
+    ("HTTP 503", "HTTP 503"),
+    (None, "failure"),
+]
+
+
+@pytest.mark.parametrize(("cause", "told"), CAUSES, ids=repr)
+def test_the_reason_is_in_words(clock, cause, told):
+    """It names the rule, the last failure and how long that took."""
+    breaker = CircuitBreaker(max_failures=2, clock=clock)
+    for _ in range(2):
+        permit = breaker.acquire()
+        clock.advance(0.5)
+        permit.failure(cause)
+    assert breaker.reason == f"2 consecutive failures, last: {told} after 0.5 s"
+    clock.advance(30)
+    assert breaker.reason == "the open time of 30 s is over"
+    breaker.acquire().failure(cause)
+    assert breaker.reason == f"a probe failed: {told} after 0 s"
+    clock.advance(30)
+    breaker.acquire().success()
+    assert breaker.reason == "1 probe succeeded"
+
+
+def test_listeners_hear_of_every_move_in_order(clock):
+    """One frozen event a move, dated when the move took effect; none after unsubscribing."""
+    seen, late = [], []
+    breaker = CircuitBreaker("x", max_failures=1, listeners=[seen.append], clock=clock)
+    stop = breaker.subscribe(late.append)
+    fail(breaker)
+    clock.advance(100)
+    breaker.acquire().success()
+    stop()
+    breaker.force_open()
+    breaker.reset()
+    breaker.reset()
+    assert [(event.from_state, event.to_state, event.at, event.retry_after) for event in seen] == [
+        ("closed", "open", 1000, 30),
+        ("open", "half_open", 1030, None),
+        ("half_open", "closed", 1100, None),
+        ("closed", "forced_open", 1100, None),
+        ("forced_open", "closed", 1100, None),
+    ]
+    assert seen[0].reason == "1 consecutive failure, last: TimeoutError after 0 s"
+    assert late == seen[:3]
+    assert isinstance(seen[0], BreakerMoved)
+    assert seen[0].name == "x"
+
+
+def test_a_listener_that_raises_is_logged_and_dropped(clock, caplog):
+    """The call lives, and the others hear all the same."""
+    heard, raised = [], []
+
+    def bad(event):
+        raised.append(event)
+        raise RuntimeError("sink")
+
+    breaker = CircuitBreaker(max_failures=1, listeners=(bad, heard.append), clock=clock)
+    fail(breaker)
+    clock.advance(30)
+    breaker.acquire().success()
+    assert (len(raised), len(heard)) == (1, 3)
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert "listener_dropped" in caplog.text
+    assert caplog.records[0].name == "meshlite.breaker"
+
+
+def test_a_listener_that_is_interrupted_does_not_silence_the_next_event(clock):
+    """What is no Exception goes through to the caller; later events are told all the same."""
+    seen = []
+
+    def interrupted(event):
+        seen.append(event.to_state)
+        if event.to_state == "open":
+            raise KeyboardInterrupt
+
+    breaker = CircuitBreaker(max_failures=1, listeners=(interrupted,), clock=clock)
+    with pytest.raises(KeyboardInterrupt):
+        fail(breaker)
+    clock.advance(30)
+    assert breaker.state == "half_open"
+    assert seen == ["open", "half_open"]
+
+
+def test_a_breaker_is_pristine_while_a_new_one_would_be_its_equal(clock):
+    """Not with a call under way, a failure or a slow call remembered, open, or set by hand."""
+    breaker = CircuitBreaker(max_failures=9, clock=clock, **SLOW)
+    assert breaker.pristine
+    permit = breaker.acquire()
+    assert not breaker.pristine
+    permit.failure()
+    assert not breaker.pristine
+    breaker.acquire().success()
+    assert not breaker.pristine
+    breaker.reset()
+    slow_call(breaker, clock)
+    assert not breaker.pristine
+    breaker.disable()
+    assert not breaker.pristine
+    breaker.auto()
+    assert breaker.pristine
+
+
+def test_states_and_outcomes_are_plain_strings():
+    """Each member equals and prints as its value."""
+    assert State.HALF_OPEN == "half_open"
+    assert str(Outcome.IGNORED) == "ignored"
+
+
+def test_a_long_run_of_ignored_probes_reopens(clock):
+    """After the bound it opens again and says why; a success or a fresh half-open state starts the run anew."""
+    breaker = CircuitBreaker(max_failures=1, success_threshold=2, max_ignored_probes=3, clock=clock)
+    fail(breaker)
+    for _ in range(2):
+        clock.advance(30)
+        for _ in range(2):
+            breaker.acquire().ignore()
+        assert breaker.state == "half_open"
+        breaker.acquire().success()
+        for _ in range(2):
+            breaker.acquire().ignore()
+        assert breaker.state == "half_open"
+        breaker.acquire().ignore()
+        assert breaker.state == "open"
+        assert breaker.reason == "3 probes in a row were ignored: none said whether it works"
+
+
+def test_an_expired_lease_counts_as_of_its_end(clock):
+    """Whenever it is noticed; it may even be half-open again by then, and the open time is a full one."""
+    seen = []
+    breaker = CircuitBreaker(max_failures=1, probe_timeout=20, listeners=(seen.append,), clock=clock)
+    fail(breaker)
+    clock.advance(30)
+    hung = breaker.acquire()
+    clock.advance(20)
+    assert (breaker.state, breaker.retry_after) == ("open", 30)
+    assert breaker.reason == "a probe gave no result in 20 s"
+    hung.success()
+    assert breaker.state == "open"
+    clock.advance(30)
+    breaker.acquire()._breaker = None
+    clock.advance(1000)
+    assert breaker.state == "half_open"
+    assert [event.at for event in seen] == [1000, 1030, 1050, 1080, 1100, 1130]
+
+
+def test_another_probes_expired_lease_voids_a_success(clock):
+    """What time decided comes before a result that came later."""
+    breaker = CircuitBreaker(max_failures=1, half_open_max_calls=2, success_threshold=2, probe_timeout=20, clock=clock)
+    fail(breaker)
+    clock.advance(30)
+    hung = breaker.acquire()
+    clock.advance(15)
+    late = breaker.acquire()
+    clock.advance(5)
+    late.success()
+    assert breaker.snapshot().probe_successes == 0
+    assert (breaker.state, breaker.retry_after) == ("open", 30)
+    hung.ignore()
+
+
+@pytest.mark.parametrize("outcome", ["success", "failure", "ignore"])
+def test_a_result_at_the_end_of_the_lease_is_too_late(clock, outcome):
+    """The probe has failed by then; just before, its result counts."""
+    breaker = CircuitBreaker(max_failures=1, probe_timeout=20, clock=clock)
+    fail(breaker)
+    clock.advance(30)
+    late = breaker.acquire()
+    clock.advance(20)
+    getattr(late, outcome)()
+    assert breaker.reason == "a probe gave no result in 20 s"
+    clock.advance(30)
+    in_time = breaker.acquire()
+    clock.advance(19.999)
+    in_time.success()
+    assert breaker.state == "closed"
+
+
+def test_totals_and_refusals_survive_a_thousand_cycles(clock):
+    """Counting never wraps, and the open count is that of the openings."""
+    breaker = CircuitBreaker(max_failures=1, clock=clock)
+    for _ in range(1000):
+        fail(breaker)
+        refusal(breaker)
+        clock.advance(30)
+        breaker.acquire().success()
+    snapshot = breaker.snapshot()
+    assert (snapshot.opened, snapshot.total_refused, snapshot.total_failures) == (1000, 1000, 1000)
+
+
+def test_a_failure_brings_its_own_retry_after_through_settle(clock):
+    """An error of the mesh carries what the callee asked for; a refusal on our own side is ignored."""
+    breaker = CircuitBreaker(max_failures=1, clock=clock)
+    breaker.acquire().settle(BulkheadFullError("full"))
+    assert breaker.state == "closed"
+    breaker.acquire().settle(CalleeFailed("busy", status=503, retry_after=77))
+    assert breaker.retry_after == 77
+
+
+def test_a_clock_that_stands_still_is_no_trouble():
+    """Without time passing, results still count and an open breaker stays open."""
+    breaker = CircuitBreaker(window="time", window_size=1, failure_rate=0.5, minimum_calls=2, clock=lambda: 5.0)
+    fail(breaker, 2)
+    for _ in range(100):
+        assert refusal(breaker).retry_after == 30
+    assert breaker.state == "open"
+
+
+def test_the_order_of_modes_is_free(clock):
+    """Every mode can follow every other."""
+    breaker = CircuitBreaker(clock=clock)
+    modes = ["auto", "forced_open", "disabled", "metrics_only"]
+    for before, after in itertools.permutations(modes, 2):
+        breaker.set_mode(before)
+        breaker.set_mode(after)
+        assert breaker.mode == after
