@@ -103,17 +103,11 @@ class Permit:
             self._breaker = None
             breaker._end(self._generation, self._ticket, self._started, outcome, cause, retry_after)
 
-    def abandon(self) -> None:
-        """Give the place back as `ignore` does, but later: safe in a `__del__`, wherever the collector runs it."""
-        breaker = self._breaker
-        if breaker is not None:
-            self._breaker = None
-            breaker._lost.append((self._generation, self._ticket, self._started))
-
     def __del__(self) -> None:
         breaker = self._breaker
         if breaker is not None:
-            self.abandon()
+            # The collector may run in the midst of the machine's work: only note it here.
+            breaker._lost.append((self._generation, self._ticket, self._started))
             warn(f"a permit of circuit breaker {breaker.name!r} was never reported", RuntimeWarning, 1)
 
 

@@ -171,9 +171,6 @@ class _Watch:
         except Exception:
             logging.getLogger("meshlite.breaker").exception("breaker.classify_failed")
 
-    def __del__(self) -> None:
-        self.permit.abandon()
-
 
 class _WatchedBody(StreamReader):
     """A stream that tells its watch of progress and of a bad end; of a good one, `on_eof` does."""

@@ -1,0 +1,64 @@
+"""The registry: a breaker for each key, bounded where that loses nothing."""
+
+import pytest
+
+from meshlite import BreakerRegistry, CircuitBreaker
+
+
+def test_a_key_has_one_breaker_named_by_it():
+    """Made at first use with the registry's settings."""
+    registry = BreakerRegistry(max_failures=2)
+    breaker = registry["a"]
+    assert registry["a"] is breaker
+    assert (breaker.name, breaker.settings.max_failures) == ("a", 2)
+    assert registry.get("a") is breaker
+    assert registry.get("b") is None
+    assert "a" in registry
+    assert "b" not in registry
+    assert (len(registry), list(registry), registry.items()) == (1, [breaker], [("a", breaker)])
+
+
+def test_the_longest_unused_is_evicted_first():
+    """At the bound a new key takes its place."""
+    registry = BreakerRegistry(max_size=2)
+    first, second = registry["1"], registry["2"]
+    assert registry["1"] is first
+    registry["3"]
+    assert [key for key, _ in registry.items()] == ["1", "3"]
+    assert registry["2"] is not second
+
+
+def test_only_pristine_breakers_are_evicted(caplog):
+    """One in use, with a failure, or set by hand stays; with none to spare it grows, says so once, shrinks later."""
+    registry = BreakerRegistry(max_size=3)
+    permit = registry["busy"].acquire()
+    registry["failed"].acquire().failure()
+    registry["forced"].force_open()
+    registry["new"]
+    registry["newer"]
+    assert [key for key, _ in registry.items()] == ["busy", "failed", "forced", "newer"]
+    registry["newer"].acquire().failure()
+    registry["newest"]
+    assert len(registry) == 5
+    assert len(caplog.records) == 1
+    assert "beyond 3" in caplog.text
+    permit.success()
+    for breaker in registry:
+        breaker.reset()
+    registry["last"]
+    assert [key for key, _ in registry.items()] == ["newer", "newest", "last"]
+
+
+def test_breakers_can_be_made_by_a_function():
+    """Settings of their own for some keys."""
+    registry = BreakerRegistry(lambda key: CircuitBreaker(key, max_failures=len(key)))
+    assert registry["abc"].settings.max_failures == 3
+    with pytest.raises(ValueError, match="max_failures would have no effect"):
+        BreakerRegistry(CircuitBreaker, max_failures=3)
+
+
+@pytest.mark.parametrize("settings", [{"max_size": 0}, {"max_size": True}, {"max_size": 1.5}, {"max_failures": 0}])
+def test_wrong_settings_are_found_when_it_is_made(settings):
+    """Not at the first call."""
+    with pytest.raises(ValueError, match="max_"):
+        BreakerRegistry(**settings)
