@@ -209,7 +209,7 @@ class CircuitBreaker(Machine):
         """Await `fn(*args, **kwargs)` under the breaker; return what it returns, raise what it raises."""
         # As short as it can be where nothing is watched: this is the path of nearly every call.
         started = self._clock()
-        if self._plain:
+        if self._short:
             self._in_flight += 1
             ticket = 0
         else:
@@ -220,12 +220,17 @@ class CircuitBreaker(Machine):
         except BaseException as exc:
             self._settle(generation, ticket, started, exc)
             raise
-        if self._plain and generation == self._generation and not self._judge.looks_at_results:
+        if self._short and generation == self._generation:
             self._in_flight -= 1
             self._total_successes += 1
             self._streak = 0
-            if self._window is not None:
-                self._window.add(self._clock(), False, False)
+            window = self._window
+            if window is not None:
+                now = self._clock()
+                if now < window.edge:
+                    window.calls += 1
+                else:
+                    window.add(now, False, False)
         else:
             self._settle_result(generation, ticket, started, result)
         return result

@@ -32,7 +32,7 @@ class Machine:
         "__weakref__", "_clock", "_due", "_generation", "_grown", "_ignored_run", "_in_flight", "_judge",
         "_last_failure", "_listeners", "_lost", "_news", "_open_time", "_opened", "_overdue", "_patience",
         "_plain", "_random",
-        "_reason", "_row", "_since", "_slow_limit", "_state", "_streak", "_successes", "_telling", "_tickets",
+        "_reason", "_row", "_short", "_since", "_slow_limit", "_state", "_streak", "_successes", "_telling", "_tickets",
         "_total_failures", "_total_ignored", "_total_refused", "_total_successes", "_watched", "_window",
         "name", "settings",
     )  # fmt: skip
@@ -93,6 +93,8 @@ class Machine:
             self._patience = min(self._slow_limit, self.settings.probe_timeout - INSTANT)
         # Every call gets in, and none of them is watched.
         self._plain = (state is CLOSED or state is METRICS_ONLY) and self.settings.slow_call_duration is None
+        # And what they return is not looked at.
+        self._short = self._plain and not self._judge.looks_at_results
         if self._window is not None:
             self._window.clear()
 

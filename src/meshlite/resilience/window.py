@@ -24,6 +24,10 @@ class Counts(NamedTuple):
 class CountWindow:
     """The outcomes of the last `size` calls."""
 
+    # As in the time window, where a success before `edge` is one more in `calls`: here there is none.
+    edge = -inf
+    calls = 0
+
     __slots__ = ("_calls", "_failures", "_next", "_ring", "_slow")
 
     def __init__(self, size: int) -> None:
@@ -61,30 +65,31 @@ class TimeWindow:
     A slice begins with the first call counted in it and leaves when that call is `size` seconds old: so nothing stays
     too long, and what shares a slice with an older call leaves at most a hundredth of `size` early. Totals only ever
     grow; each slice remembers what they were before it, so that a call costs one addition, and leaving one subtraction.
+    A success before `edge`, where the newest slice ends, may be counted by adding one to `calls`.
     """
 
-    __slots__ = ("_before", "_calls", "_edge", "_failures", "_size", "_slices", "_slow", "_step")
+    __slots__ = ("_before", "_failures", "_size", "_slices", "_slow", "_step", "calls", "edge")
 
     def __init__(self, size: float) -> None:
         self._size = size - INSTANT
         self._step = size / SLICES
-        self._calls = self._failures = self._slow = 0
+        self.calls = self._failures = self._slow = 0
         self._slices: deque[tuple[float, Counts]] = deque()
         self.clear()
 
     def clear(self) -> None:
         """Forget every call."""
         self._slices.clear()
-        self._before = Counts(self._calls, self._failures, self._slow)
-        self._edge = -inf
+        self._before = Counts(self.calls, self._failures, self._slow)
+        self.edge = -inf
 
     def add(self, now: float, failed: bool, slow: bool) -> None:
         """Count a call that ended at `now`. A clock that went back counts into the newest slice."""
-        if now >= self._edge:
+        if now >= self.edge:
             self._expire(now)
-            self._slices.append((now, Counts(self._calls, self._failures, self._slow)))
-            self._edge = now + self._step
-        self._calls += 1
+            self._slices.append((now, Counts(self.calls, self._failures, self._slow)))
+            self.edge = now + self._step
+        self.calls += 1
         if failed:
             self._failures += 1
         if slow:
@@ -94,7 +99,7 @@ class TimeWindow:
         """The calls that ended less than `size` seconds before `now`."""
         self._expire(now)
         calls, failures, slow = self._before
-        return Counts(self._calls - calls, self._failures - failures, self._slow - slow)
+        return Counts(self.calls - calls, self._failures - failures, self._slow - slow)
 
     def _expire(self, now: float) -> None:
         slices = self._slices

@@ -1,0 +1,186 @@
+"""What a call through a circuit breaker costs, beside the Python peers, in one run; prints markdown tables.
+
+    pip install aiobreaker circuitbreaker purgatory hyx interlock-cb pybreaker
+    python benchmarks/breaker.py [ROUNDS]
+
+Nanoseconds over a bare await of the same function: the median over the rounds of the difference within a round, all
+contenders taking turns in each round, so that a noisy machine is noisy for all.
+"""
+
+import asyncio
+import logging
+import statistics
+import sys
+import time
+
+import aiohttp
+import breaker_peers as peers
+from aiohttp import web
+
+from meshlite import CircuitBreaker, CircuitBreakerMiddleware
+
+CALLS = 20_000
+WINDOWS = {
+    "consecutive": {},
+    "count window": {"window": "count", "window_size": 100, "failure_rate": 1.0},
+    "time window": {"window": "time", "window_size": 10, "failure_rate": 1.0},
+}
+
+
+async def good():
+    """A call that works."""
+
+
+async def bad():
+    """A call that fails."""
+    raise ValueError
+
+
+async def spent(call, fn, fails):
+    """Nanoseconds for one `await call(fn)`."""
+    number = CALLS // 4 if fails else CALLS
+    began = time.perf_counter_ns()
+    if fails:
+        for _ in range(number):
+            try:
+                await call(fn)
+            except Exception:
+                continue
+    else:
+        for _ in range(number):
+            await call(fn)
+    return (time.perf_counter_ns() - began) / number
+
+
+async def bare(fn):
+    """What every contender is measured against."""
+    return await fn()
+
+
+def within(breaker):
+    async def call(fn):
+        async with breaker:
+            return await fn()
+
+    return call
+
+
+def decorated(breaker):
+    guarded = {fn: breaker(fn) for fn in (good, bad)}
+
+    async def call(fn):
+        return await guarded[fn]()
+
+    return call
+
+
+def contenders(never=10**9):
+    """Label → (call, fn, whether it fails)."""
+    from interlock import WindowType
+
+    rows = {}
+    for label, window in WINDOWS.items():
+        quiet = {"max_failures": None} if window else {"max_failures": never}
+        big = window | ({"minimum_calls": 10**9} if label == "time window" else {"failure_rate": 1.0} if window else {})
+        for way, make in (("call", lambda b: b.call), ("decorator", decorated), ("async with", within)):
+            breaker = CircuitBreaker(**quiet, **window)
+            rows[f"meshlite {way}, {label}", "success"] = (make(breaker), good, False)
+            failing = CircuitBreaker(**quiet, **big)
+            failing.metrics_only()
+            rows[f"meshlite {way}, {label}", "failure"] = (make(failing), bad, True)
+            refusing = CircuitBreaker(max_failures=1, reset_timeout=3600)
+            refusing.acquire().failure()
+            rows[f"meshlite {way}, {label}", "refused"] = (make(refusing), good, True)
+    for make in peers.PEERS[:-1]:
+        kinds = [("", {})]
+        if make is peers.interlock:
+            many = {"window_size": 100, "minimum_number_of_calls": 100}
+            kinds = [(", count window", many), (", time window", many | {"window_type": WindowType.TIME_BASED})]
+        for kind, config in kinds:
+            name = peers.PACKAGES.get(make, make.__name__) + kind
+            rows[name, "success"] = (make(100 if config else never, 3600, **config).call, good, False)
+            if not kind:
+                rows[name, "failure"] = (make(never, 3600).call, bad, True)
+            rows[name, "refused"] = (make(1, 3600).call, good, True)
+    return rows
+
+
+async def calls(rounds):
+    """The table of calls, and the ratios that matter."""
+    rows = contenders()
+    for (_, kind), (call, fn, _) in rows.items():
+        if kind == "refused":
+            for _ in range(2):
+                await peers.attempt(peers.Peer("", call, None), fn if fn is bad else bad)
+    costs = {key: [] for key in rows}
+    for _ in range(rounds):
+        ground = {fails: await spent(bare, bad if fails else good, fails) for fails in (False, True)}
+        plain = ground[False]
+        for key, (call, fn, fails) in rows.items():
+            base = plain if key[1] == "refused" else ground[fails]
+            costs[key].append(await spent(call, fn, fails) - base)
+    cost = {key: statistics.median(values) for key, values in costs.items()}
+    print(f"Over a bare await ({plain:.0f} ns), median of {rounds} rounds, in ns:\n")
+    print("| | success | failure | refused while open |\n|---|---|---|---|")
+    for name in dict.fromkeys(name for name, _ in rows):
+        cells = [
+            f"{cost[name, kind]:,.0f}" if (name, kind) in cost else "-" for kind in ("success", "failure", "refused")
+        ]
+        print(f"| {name} | {' | '.join(cells)} |")
+    others = {name: value for (name, kind), value in cost.items() if kind == "success" and "meshlite" not in name}
+    fastest = min(others, key=others.get)
+    print(f"\nSuccess through `call`, beside the fastest peer ({fastest}):")
+    for label in WINDOWS:
+        print(f"- {label}: {cost[f'meshlite call, {label}', 'success'] / others[fastest]:.2f}")
+
+
+async def middleware(rounds, requests=1500, at_once=20):
+    """Requests a second through a session, with the middleware over without."""
+    app = web.Application()
+
+    async def hello(request):
+        return web.json_response({"hello": "world"})
+
+    app.router.add_get("/", hello)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}/"
+
+    async def rate(session):
+        async def worker():
+            for _ in range(requests // at_once):
+                async with session.get(url) as response:
+                    await response.read()
+
+        began = time.perf_counter()
+        await asyncio.gather(*(worker() for _ in range(at_once)))
+        return requests / (time.perf_counter() - began)
+
+    ratios, rates = [], []
+    async with (
+        aiohttp.ClientSession() as without,
+        aiohttp.ClientSession(middlewares=(CircuitBreakerMiddleware(),)) as through,
+    ):
+        await rate(without), await rate(through)
+        for number in range(rounds):
+            order = (without, through) if number % 2 else (through, without)
+            measured = {session: await rate(session) for session in order}
+            ratios.append(measured[through] / measured[without])
+            rates.append(measured[through])
+    await runner.cleanup()
+    print(f"\nMiddleware: {statistics.median(rates):,.0f} requests/s, client and server in one process;")
+    print(f"{statistics.median(ratios):.3f} of those without it (median of {rounds} rounds).")
+
+
+async def main():
+    """Both tables."""
+    logging.disable()
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 9
+    await calls(rounds)
+    await middleware(rounds * 2)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
