@@ -3,11 +3,12 @@
     pip install aiobreaker circuitbreaker purgatory hyx interlock-cb pybreaker
     python benchmarks/breaker.py [ROUNDS]
 
-Nanoseconds over a bare await of the same function: the median over the rounds of the difference within a round, all
-contenders taking turns in each round, so that a noisy machine is noisy for all.
+Nanoseconds over a bare await of the same function, which is measured right before it each time; the median over many
+short rounds in which all take turns, so that a noisy machine is noisy for all.
 """
 
 import asyncio
+import contextlib
 import logging
 import statistics
 import sys
@@ -19,7 +20,7 @@ from aiohttp import web
 
 from meshlite import CircuitBreaker, CircuitBreakerMiddleware
 
-CALLS = 20_000
+CALLS = 2_000
 WINDOWS = {
     "consecutive": {},
     "count window": {"window": "count", "window_size": 100, "failure_rate": 1.0},
@@ -36,61 +37,69 @@ async def bad():
     raise ValueError
 
 
-async def spent(call, fn, fails):
-    """Nanoseconds for one `await call(fn)`."""
+async def spent(call, args, fails):
+    """Nanoseconds for one `await call(*args)`."""
     number = CALLS // 4 if fails else CALLS
     began = time.perf_counter_ns()
     if fails:
         for _ in range(number):
             try:
-                await call(fn)
+                await call(*args)
             except Exception:
                 continue
     else:
         for _ in range(number):
-            await call(fn)
+            await call(*args)
     return (time.perf_counter_ns() - began) / number
 
 
-async def bare(fn):
-    """What every contender is measured against."""
-    return await fn()
+def calling(breaker, fn):
+    return breaker.call, (fn,)
 
 
-def within(breaker):
-    async def call(fn):
+def within(breaker, fn):
+    async def call():
         async with breaker:
             return await fn()
 
-    return call
+    return call, ()
 
 
-def decorated(breaker):
-    guarded = {fn: breaker(fn) for fn in (good, bad)}
+def decorated(breaker, fn):
+    return breaker(fn), ()
 
-    async def call(fn):
-        return await guarded[fn]()
 
-    return call
+def peering(peer, fn):
+    """A peer's way in: its decorator, or else its call."""
+    return (peer.call, (fn,)) if peer.guard is None else (peer.guard(fn), ())
+
+
+def tripped(make):
+    """A peer's breaker that is open for an hour."""
+    peer = make(1, 3600)
+    call, args = peering(peer, bad)
+    with contextlib.suppress(Exception):
+        asyncio.new_event_loop().run_until_complete(call(*args))
+    return peer
 
 
 def contenders(never=10**9):
-    """Label → (call, fn, whether it fails)."""
+    """Label → (call, its arguments, whether it raises)."""
     from interlock import WindowType
 
     rows = {}
     for label, window in WINDOWS.items():
         quiet = {"max_failures": None} if window else {"max_failures": never}
         big = window | ({"minimum_calls": 10**9} if label == "time window" else {"failure_rate": 1.0} if window else {})
-        for way, make in (("call", lambda b: b.call), ("decorator", decorated), ("async with", within)):
+        for way, make in (("call", calling), ("decorator", decorated), ("async with", within)):
             breaker = CircuitBreaker(**quiet, **window)
-            rows[f"meshlite {way}, {label}", "success"] = (make(breaker), good, False)
+            rows[f"meshlite {way}, {label}", "success"] = (*make(breaker, good), False)
             failing = CircuitBreaker(**quiet, **big)
             failing.metrics_only()
-            rows[f"meshlite {way}, {label}", "failure"] = (make(failing), bad, True)
+            rows[f"meshlite {way}, {label}", "failure"] = (*make(failing, bad), True)
             refusing = CircuitBreaker(max_failures=1, reset_timeout=3600)
             refusing.acquire().failure()
-            rows[f"meshlite {way}, {label}", "refused"] = (make(refusing), good, True)
+            rows[f"meshlite {way}, {label}", "refused"] = (*make(refusing, good), True)
     for make in peers.PEERS[:-1]:
         kinds = [("", {})]
         if make is peers.interlock:
@@ -98,29 +107,25 @@ def contenders(never=10**9):
             kinds = [(", count window", many), (", time window", many | {"window_type": WindowType.TIME_BASED})]
         for kind, config in kinds:
             name = peers.PACKAGES.get(make, make.__name__) + kind
-            rows[name, "success"] = (make(100 if config else never, 3600, **config).call, good, False)
+            rows[name, "success"] = (*peering(make(100 if config else never, 3600, **config), good), False)
             if not kind:
-                rows[name, "failure"] = (make(never, 3600).call, bad, True)
-            rows[name, "refused"] = (make(1, 3600).call, good, True)
+                rows[name, "failure"] = (*peering(make(never, 3600), bad), True)
+            rows[name, "refused"] = (*peering(tripped(make), good), True)
     return rows
 
 
-async def calls(rounds):
+async def calls(rounds, rows):
     """The table of calls, and the ratios that matter."""
-    rows = contenders()
-    for (_, kind), (call, fn, _) in rows.items():
-        if kind == "refused":
-            for _ in range(2):
-                await peers.attempt(peers.Peer("", call, None), fn if fn is bad else bad)
-    costs = {key: [] for key in rows}
+    costs, plain = {key: [] for key in rows}, []
     for _ in range(rounds):
-        ground = {fails: await spent(bare, bad if fails else good, fails) for fails in (False, True)}
-        plain = ground[False]
-        for key, (call, fn, fails) in rows.items():
-            base = plain if key[1] == "refused" else ground[fails]
-            costs[key].append(await spent(call, fn, fails) - base)
+        for key, (call, args, fails) in rows.items():
+            fails_bare = key[1] == "failure"
+            before = await spent(bad if fails_bare else good, (), fails_bare)
+            costs[key].append(await spent(call, args, fails) - before)
+            if not fails:
+                plain.append(before)
     cost = {key: statistics.median(values) for key, values in costs.items()}
-    print(f"Over a bare await ({plain:.0f} ns), median of {rounds} rounds, in ns:\n")
+    print(f"Over a bare await ({statistics.median(plain):.0f} ns), median of {rounds} rounds, in ns:\n")
     print("| | success | failure | refused while open |\n|---|---|---|---|")
     for name in dict.fromkeys(name for name, _ in rows):
         cells = [
@@ -134,7 +139,7 @@ async def calls(rounds):
         print(f"- {label}: {cost[f'meshlite call, {label}', 'success'] / others[fastest]:.2f}")
 
 
-async def middleware(rounds, requests=1500, at_once=20):
+async def middleware(rounds, requests=600, at_once=20):
     """Requests a second through a session, with the middleware over without."""
     app = web.Application()
 
@@ -174,13 +179,13 @@ async def middleware(rounds, requests=1500, at_once=20):
     print(f"{statistics.median(ratios):.3f} of those without it (median of {rounds} rounds).")
 
 
-async def main():
+def main():
     """Both tables."""
     logging.disable()
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 9
-    await calls(rounds)
-    await middleware(rounds * 2)
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 41
+    asyncio.run(calls(rounds, contenders()))
+    asyncio.run(middleware(rounds))
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()

@@ -16,10 +16,10 @@ OPEN = 0.2
 
 
 class Peer:
-    """One breaker under one face: `call(fn)` and `state()`."""
+    """One breaker under one face: `call(fn)` and `state()`; `guard` is its decorator, where that is its way in."""
 
-    def __init__(self, name, call, state, listen=None):
-        self.name, self.call, self.state, self.listen = name, call, state, listen
+    def __init__(self, name, call, state, listen=None, guard=None):
+        self.name, self.call, self.state, self.listen, self.guard = name, call, state, listen, guard
 
 
 def aiobreaker(failures, seconds):
@@ -40,21 +40,18 @@ def circuitbreaker(failures, seconds):
     import circuitbreaker
 
     breaker = circuitbreaker.CircuitBreaker(failure_threshold=failures, recovery_timeout=seconds)
-    guarded = {}
-
-    async def call(fn):  # its call_async lets everybody in, open or not; only the decorator refuses
-        if fn not in guarded:
-            guarded[fn] = breaker(fn) if asyncio.iscoroutinefunction(fn) else breaker(lambda_of(fn))
-        return await guarded[fn]()
-
-    return Peer("circuitbreaker", call, lambda: breaker.state)
+    # Its call_async lets everybody in, open or not; only the decorator refuses.
+    return Peer("circuitbreaker", through(breaker), lambda: breaker.state, guard=breaker)
 
 
-def lambda_of(fn):
-    """A coroutine function for a plain one that returns a coroutine."""
+def through(guard):
+    """`call(fn)` for a breaker that has only a decorator."""
 
-    async def call():
-        return await fn()
+    async def call(fn):
+        async def work():
+            return await fn()
+
+        return await guard(work)()
 
     return call
 
@@ -66,23 +63,25 @@ def purgatory(failures, seconds):
     held = []
 
     async def call(fn):
-        if not held:
-            held.append(await factory.get_breaker("x"))
-        async with held[0]:
+        breaker = await factory.get_breaker("x")
+        held[:] = [breaker]
+        async with breaker:
             return await fn()
 
     def listener(name, kind, event):
         if kind == "state_changed":
             raise RuntimeError("listener")
 
-    return Peer("purgatory", call, lambda: held[0].context.state, lambda: factory.add_listener(listener))
+    return Peer(
+        "purgatory", call, lambda: held[0].context.state, lambda: factory.add_listener(listener), guard=factory("x")
+    )
 
 
 def hyx(failures, seconds):
     from hyx.circuitbreaker import consecutive_breaker
 
     breaker = consecutive_breaker(failure_threshold=failures, recovery_time_secs=seconds, recovery_threshold=1)
-    return Peer("hyx", breaker._manager, lambda: type(breaker.state).__name__)
+    return Peer("hyx", through(breaker), lambda: type(breaker.state).__name__, guard=breaker)
 
 
 def interlock(failures, seconds, **config):

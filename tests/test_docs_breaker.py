@@ -1,0 +1,96 @@
+"""The page on the circuit breaker: its code runs, and does what the page says."""
+
+import re
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from meshlite import CircuitBreaker, CircuitBreakerMiddleware
+
+PAGE = (Path(__file__).parents[1] / "docs" / "breaker.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def page():
+    """All the page's Python, run from top to bottom in one namespace."""
+
+    async def charge(card):
+        return f"charged {card}"
+
+    namespace = {"charge": charge}
+    for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
+        exec(compile(block, "docs/breaker.md", "exec"), namespace)
+    return namespace
+
+
+async def test_the_five_line_start_works(page):
+    """A call goes through, and the session has the middleware."""
+    assert await page["pay"]("card") == "charged card"
+    async with page["new_session"]() as session:
+        assert isinstance(session._middlewares[0], CircuitBreakerMiddleware)
+
+
+async def test_every_way_in_counts(page):
+    """All five examples of one block succeed once each."""
+    breaker = CircuitBreaker()
+
+    async def work():
+        return None
+
+    await page["ways"](breaker, work)
+    assert breaker.snapshot().total_successes == 5
+
+
+async def test_the_recipe_with_aiohttp_retry_gets_its_answer(page, aiohttp_server):
+    """The second attempt succeeds."""
+
+    async def flaky(request):
+        hits.append(request.path)
+        return web.Response(status=503 if len(hits) == 1 else 200, text="hello")
+
+    hits = []
+    app = web.Application()
+    app.router.add_get("/", flaky)
+    server = await aiohttp_server(app)
+    page["aiohttp"] = aiohttp
+    assert await page["fetch"](server.make_url("/")) == "hello"
+    assert len(hits) == 2
+
+
+async def test_the_recipe_with_a_fallback_falls_back(page):
+    """Only when the breaker is open."""
+    breaker = CircuitBreaker()
+
+    async def ask(user):
+        return [user]
+
+    assert await page["recommendations"](breaker, ask, "ann") == ["ann"]
+    breaker.force_open()
+    assert await page["recommendations"](breaker, ask, "ann") == []
+
+
+async def test_the_recipe_per_tenant_keeps_tenants_apart(page):
+    """Each has its own breaker."""
+
+    async def work():
+        return 1
+
+    page["tenants"]["a"].force_open()
+    assert await page["for_tenant"]("b", work) == 1
+    assert page["tenants"]["a"].state == "forced_open"
+
+
+def test_the_recipes_for_tests_pass(page):
+    """They are tests themselves."""
+    page["test_it_lets_a_probe_in_after_the_open_time"]()
+    page["test_a_trace"]()
+
+
+def test_the_page_names_every_setting():
+    """And no setting that does not exist."""
+    names = {
+        name for row in re.findall(r"^\| (`\w+`.*?) \|", PAGE, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)
+    }
+    assert names == set(CircuitBreaker.__init__.__kwdefaults__)
