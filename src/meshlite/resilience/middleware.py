@@ -108,8 +108,10 @@ class CircuitBreakerMiddleware:
             mark_request(exc, request)
             report(permit, exc, self.judge(exc, permit))
             raise
-        outcome = self.judge(response, permit)
-        if outcome is SUCCESS and self._settle_body and not response.closed:
+        outcome = SUCCESS if self._classify is None and response.status < 400 else self.judge(response, permit)
+        if outcome is SUCCESS and response.closed:
+            permit.success()
+        elif outcome is SUCCESS and self._settle_body:
             _watch(response, permit, self)
         else:
             report(permit, response, outcome)
