@@ -72,7 +72,7 @@ class TimeWindow:
 
     def __init__(self, size: float) -> None:
         self._size = size - INSTANT
-        self._step = size / SLICES
+        self._step = size / SLICES - INSTANT
         self.calls = self._failures = self._slow = 0
         self._slices: deque[tuple[float, Counts]] = deque()
         self.clear()
