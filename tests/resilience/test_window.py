@@ -94,3 +94,13 @@ def test_a_cleared_window_counts_afresh():
     assert window.counts(0.05) == (1, 0, 1)
     assert window.counts(10.04) == (1, 0, 1)
     assert window.counts(10.05) == (0, 0, 0)
+
+
+def test_what_was_cleared_does_not_come_back_as_time_goes_on():
+    """Also when several slices had been under way."""
+    window = TimeWindow(10.0)
+    for now in (0.0, 1.0, 2.0):
+        window.add(now, True, False)
+    window.clear()
+    window.add(3.0, False, False)
+    assert window.counts(10.5) == (1, 0, 0)
