@@ -710,3 +710,13 @@ def test_the_order_of_modes_is_free(clock):
         breaker.set_mode(before)
         breaker.set_mode(after)
         assert breaker.mode == after
+
+
+def test_a_move_by_hand_is_told_at_once_and_after_those_that_time_made(clock):
+    """A listener need not wait for the next call to hear of it."""
+    seen = []
+    breaker = CircuitBreaker(max_failures=1, listeners=[lambda event: seen.append(event.to_state)], clock=clock)
+    fail(breaker)
+    clock.advance(30)
+    breaker.force_open()
+    assert seen == ["open", "half_open", "forced_open"]

@@ -383,3 +383,34 @@ async def test_a_cancellation_at_any_await_leaves_nothing_behind(way):
         assert (breaker.state, breaker.in_flight, breaker.snapshot().probes) == ("half_open", 0, 0)
     await go()
     assert breaker.state == "closed"
+
+
+@pytest.mark.parametrize("window", [{}, {"window": "time", "window_size": 100, "failure_rate": 1.0}], ids=str)
+async def test_a_late_success_through_call_changes_nothing(window, clock):
+    """Not even where the breaker is closed again, afresh."""
+    breaker = CircuitBreaker(max_failures=9, clock=clock, **window)
+    over = asyncio.Event()
+    late = asyncio.create_task(breaker.call(over.wait))
+    await asyncio.sleep(0)
+    breaker.reset()
+    breaker.acquire().failure()
+    over.set()
+    await late
+    snapshot = breaker.snapshot()
+    assert (snapshot.consecutive_failures, snapshot.total_successes, snapshot.in_flight) == (1, 0, 0)
+    assert snapshot.calls == len(window) // 3
+
+
+async def test_successes_through_call_are_counted_in_the_time_window(clock):
+    """Within a slice, in the next one, and no longer when they are as old as the window."""
+    breaker = CircuitBreaker(window="time", window_size=100, failure_rate=1.0, clock=clock)
+    for at in (0, 0.5, 0.9, 1.0, 1.5):
+        clock.set(at)
+        await breaker.call(give, 7)
+    assert breaker.snapshot()[7:10] == (5, 0, 0)
+    clock.set(99.9)
+    assert breaker.snapshot().calls == 5
+    clock.set(100)
+    assert breaker.snapshot().calls == 2
+    clock.set(101)
+    assert breaker.snapshot().calls == 0
