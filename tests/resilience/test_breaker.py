@@ -720,3 +720,20 @@ def test_a_move_by_hand_is_told_at_once_and_after_those_that_time_made(clock):
     clock.advance(30)
     breaker.force_open()
     assert seen == ["open", "half_open", "forced_open"]
+
+
+def test_the_earliest_of_several_leases_decides(clock):
+    """Not that of the probe admitted last; and every refusal in half-open is counted."""
+    breaker = CircuitBreaker(max_failures=1, half_open_max_calls=2, success_threshold=2, probe_timeout=20, clock=clock)
+    fail(breaker)
+    clock.advance(30)
+    first = breaker.acquire()
+    clock.advance(10)
+    second = breaker.acquire()
+    refusal(breaker)
+    refusal(breaker)
+    assert breaker.snapshot().total_refused == 2
+    clock.advance(10)
+    assert (breaker.state, breaker.snapshot().since) == ("open", 1050)
+    first.ignore()
+    second.ignore()
