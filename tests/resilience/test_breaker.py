@@ -737,3 +737,17 @@ def test_the_earliest_of_several_leases_decides(clock):
     assert (breaker.state, breaker.snapshot().since) == ("open", 1050)
     first.ignore()
     second.ignore()
+
+
+def test_a_result_that_first_finds_its_own_lease_long_over_counts_nowhere(clock):
+    """By then it was open again and half-open again: neither closes nor opens by it."""
+    breaker = CircuitBreaker(max_failures=1, probe_timeout=20, clock=clock)
+    for late, seconds in (("success", 30), ("failure", 0)):
+        fail(breaker) if late == "success" else None
+        clock.advance(seconds)
+        hung = breaker.acquire()
+        clock.advance(50)
+        before = breaker._total_successes, breaker._total_failures
+        getattr(hung, late)()
+        assert breaker.state == "half_open"
+        assert (breaker._total_successes, breaker._total_failures) == before
