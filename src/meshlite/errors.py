@@ -7,7 +7,8 @@
     └── CallError              a call to a callee did not succeed
         ├── CallRefused        it was not made: local, never retried, never counted by a breaker
         │   ├── CircuitOpenError     by the circuit breaker
-        │   └── BulkheadFullError    by the bulkhead
+        │   ├── BulkheadFullError    by the bulkhead
+        │   └── RetryBudgetSpent     by the retry budget, after an attempt that failed (its `__cause__`)
         ├── CallTimedOut       no answer within the attempt's or the call's time
         ├── CalleeUnreachable  no connection, or it broke
         └── CalleeFailed       it answered 5xx, 408 or 429
@@ -90,10 +91,18 @@ class BulkheadFullError(CallRefused):
     reason = "bulkhead_full"
 
 
+class RetryBudgetSpent(CallRefused):
+    """Another attempt might have helped, but the edge has made as many as it may; `__cause__` is the last one."""
+
+    reason = "retry_budget"
+
+
 class CallTimedOut(CallError):
     """No complete answer within the attempt's time, or within what was left of the whole call's."""
 
     reason = "timeout"
+    callees_fault = True
+    """False where the caller's own deadline left the callee less than half of an attempt's time."""
 
 
 class CalleeUnreachable(CallError):
@@ -107,6 +116,10 @@ class CalleeFailed(CallError):
 
     reason = "error"
 
-    def __init__(self, message: str, *, status: int, retry_after: float | None = None, edge: str = "") -> None:
+    def __init__(
+        self, message: str, *, status: int, shed: bool = False, retry_after: float | None = None, edge: str = ""
+    ) -> None:
         super().__init__(message, retry_after=retry_after, edge=edge)
         self.status = status
+        self.shed = shed
+        """It was turned away at the callee's door, because there was too much to do (`x-envoy-overloaded`)."""

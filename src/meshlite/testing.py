@@ -7,11 +7,14 @@ clock.advance(30.0)
 assert breaker.state == "half_open"
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from meshlite.errors import CircuitOpenError
 from meshlite.resilience.breaker import CircuitBreaker, Permit
+
+_OP = re.compile(r"success|failure|slow|expect_reject|begin:[^:]+|end:[^:]+:(ok|fail)|cancel:[^:]+")
 
 
 class ManualClock:
@@ -43,8 +46,10 @@ def replay(breaker_factory: Callable[..., CircuitBreaker], scenario: Mapping[str
     - `begin:x`, then `end:x:ok`, `end:x:fail` or `cancel:x` (which is ignored): a call that takes its time, admitted.
     - `expect_reject`: a call that is refused.
 
-    `expect_state`, if given, is the state right after the step. Calls of a trace that never end are ignored at its end.
+    Raise ValueError for any other step. `expect_state`, if given, is the state right after the step. Calls of a trace
+    that never end are ignored at its end.
     """
+    _check(scenario)
     now = 0.0
     breaker = breaker_factory(clock=lambda: now, **scenario["config"])
     held: dict[str, Permit] = {}
@@ -77,3 +82,8 @@ def replay(breaker_factory: Callable[..., CircuitBreaker], scenario: Mapping[str
     for permit in held.values():
         permit.ignore()
     return breaker
+
+
+def _check(scenario: Mapping[str, Any]) -> None:
+    if unknown := [step["op"] for step in scenario["steps"] if not _OP.fullmatch(step["op"])]:
+        raise ValueError(f"{scenario.get('id', 'trace')}: no such op: {', '.join(unknown)}")

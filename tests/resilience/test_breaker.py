@@ -7,7 +7,7 @@ import pytest
 from meshlite import CircuitBreaker, CircuitOpenError
 from meshlite.errors import BulkheadFullError, CalleeFailed
 from meshlite.resilience.facts import BreakerMoved, Outcome, State
-from meshlite.testing import ManualClock
+from meshlite.testing import ManualClock, replay
 
 
 @pytest.fixture
@@ -751,3 +751,38 @@ def test_a_result_that_first_finds_its_own_lease_long_over_counts_nowhere(clock)
         getattr(hung, late)()
         assert breaker.state == "half_open"
         assert (breaker._total_successes, breaker._total_failures) == before
+
+
+def test_no_rounding_comes_between_a_lease_and_its_end():
+    """Read at the very instant that a lease ends, to the last bit of the clock, the breaker has an answer."""
+    clock = ManualClock(62800.0)
+    breaker = CircuitBreaker("x", max_failures=1, reset_timeout=1.0, probe_timeout=7.3, clock=clock)
+    breaker.acquire().failure()
+    clock.set(62883.87969185042)
+    probe = breaker.acquire()
+    clock.set(62883.87969185042 + (7.3 - 1e-9))
+    assert breaker.state in ("half_open", "open")
+    probe.success()
+    assert breaker.snapshot().probes == 0
+
+
+async def test_a_dropped_permit_is_found_by_a_call_too():
+    """A probe that was dropped does not keep the next `call` out."""
+    clock = ManualClock()
+    breaker = CircuitBreaker("x", max_failures=1, reset_timeout=1.0, clock=clock)
+    breaker.acquire().failure()
+    clock.advance(1.0)
+    with pytest.warns(RuntimeWarning, match="never reported"):
+        breaker.acquire()
+
+    async def work():
+        return "done"
+
+    assert await breaker.call(work) == "done"
+
+
+@pytest.mark.parametrize("op", ["failed", "end:x:okay", "begin", "cancel:"])
+def test_a_trace_with_a_step_that_is_none_is_refused(op):
+    """A typo in a trace does not count as a success."""
+    with pytest.raises(ValueError, match="no such op"):
+        replay(CircuitBreaker, {"config": {}, "steps": [{"at": 0, "op": op}]})

@@ -30,7 +30,7 @@ class Machine:
 
     __slots__ = (
         "__weakref__", "_clock", "_due", "_generation", "_grown", "_ignored_run", "_in_flight", "_judge",
-        "_last_failure", "_listeners", "_lost", "_news", "_open_time", "_opened", "_overdue", "_patience",
+        "_last_failure", "_lease", "_listeners", "_lost", "_news", "_open_time", "_opened", "_overdue", "_patience",
         "_plain", "_random",
         "_reason", "_row", "_short", "_since", "_slow_limit", "_state", "_streak", "_successes", "_telling", "_tickets",
         "_total_failures", "_total_ignored", "_total_refused", "_total_successes", "_watched", "_window",
@@ -62,6 +62,8 @@ class Machine:
             self._window = TimeWindow(settings.window_size or 0.0)
         slow = settings.slow_call_duration
         self._slow_limit = inf if slow is None else slow + INSTANT
+        # A lease is over this long after it began: one sum everywhere, so that no rounding comes between two of them.
+        self._lease = settings.probe_timeout - INSTANT
         self._tickets = self._generation = self._in_flight = 0
         # Permits that were dropped unreported, for the next who comes by.
         self._lost: list[tuple[int, int, float]] = []
@@ -90,7 +92,7 @@ class Machine:
         # A watched call that is this old is slow, or its lease is over.
         self._patience = self._slow_limit
         if state is HALF_OPEN:
-            self._patience = min(self._slow_limit, self.settings.probe_timeout - INSTANT)
+            self._patience = min(self._slow_limit, self._lease)
         # Every call gets in, and none of them is watched.
         self._plain = (state is CLOSED or state is METRICS_ONLY) and self.settings.slow_call_duration is None
         # And what they return is not looked at.
@@ -107,6 +109,8 @@ class Machine:
         if self._plain:
             self._in_flight += 1
             return 0
+        if self._lost:
+            self._reclaim()
         if self._state is OPEN:
             self._total_refused += 1
             raise CircuitOpenError(self.name, OPEN, self._since + self._open_time - now)
@@ -160,7 +164,7 @@ class Machine:
         """Open again if a probe's lease is over (as of its end) or if it has become slow (as of now)."""
         settings = self.settings
         oldest = min(self._watched.values(), default=inf)
-        if now >= oldest + settings.probe_timeout - INSTANT:
+        if now >= oldest + self._lease:
             lease = settings.probe_timeout
             self._open(oldest + lease, f"a probe gave no result in {_seconds(lease)}")
         elif now >= oldest + self._patience:
@@ -215,7 +219,7 @@ class Machine:
         finally:
             self._end(generation, ticket, started, outcome, "a result that counts as one")
 
-    def _end(  # noqa: PLR0917  # hot: called for every call
+    def _end(  # hot: called for every call
         self,
         generation: int,
         ticket: int,
@@ -257,7 +261,7 @@ class Machine:
     def _take_probe(self, ticket: int, now: float) -> bool:
         """Take a probe that has ended off the watch, and say if it was slow. One whose lease is over stays for time."""
         started = self._watched[ticket]
-        if now >= started + self.settings.probe_timeout - INSTANT:
+        if now >= started + self._lease:
             return False
         del self._watched[ticket]
         return now >= started + self._patience

@@ -52,7 +52,7 @@ def retry_after(response: ClientResponse, wall: Callable[[], float] = time.time)
     """The seconds that a response's `Retry-After` asks for, in seconds or as an HTTP-date; None if it does not."""
     value = response.headers.get("Retry-After", "").strip()
     if value.isascii() and value.isdigit():
-        return float(value)
+        return float(value) if len(value) <= 9 else None
     try:
         when = parsedate_to_datetime(value)
         return max(when.timestamp() - wall(), 0.0)
@@ -82,7 +82,7 @@ class CircuitBreakerMiddleware:
         settle: Literal["body", "headers"] = "body",
         listener: Listener | None = None,
         max_breakers: int = 1024,
-        **settings: Any,  # noqa: ANN401  # those of CircuitBreaker
+        **settings: Any,  # those of CircuitBreaker
     ) -> None:
         if settle not in ("body", "headers"):
             raise ValueError(f'settle must be "body" or "headers", not {settle!r}')
@@ -185,13 +185,13 @@ class _WatchedBody(StreamReader):
                 return callback
         return None
 
-    def feed_data(self, *data: Any) -> bool:  # noqa: ANN401  # whatever the stream takes
+    def feed_data(self, *data: Any) -> bool:  # whatever the stream takes
         watch = self._watch()
         if watch is not None:
             watch.permit.renew()
         return super().feed_data(*data)
 
-    def set_exception(self, exc: BaseException, *cause: Any) -> None:  # noqa: ANN401
+    def set_exception(self, exc: BaseException, *cause: Any) -> None:
         watch = self._watch()
         super().set_exception(exc, *cause)
         if watch is not None:

@@ -8,9 +8,13 @@ rather than keep one: a breaker that was kept and evicted would no longer be the
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 from meshlite.resilience.breaker import CircuitBreaker
+
+_LOOKED_AT = 16
+"""Breakers that are looked at for one that can be spared, so that a new key costs the same however many there are."""
 
 
 class BreakerRegistry:
@@ -24,7 +28,7 @@ class BreakerRegistry:
         make: Callable[[str], CircuitBreaker] | None = None,
         *,
         max_size: int = 1024,
-        **settings: Any,  # noqa: ANN401  # those of CircuitBreaker
+        **settings: Any,  # those of CircuitBreaker
     ) -> None:
         if isinstance(max_size, bool) or not isinstance(max_size, int) or max_size < 1:
             raise ValueError(f"max_size must be a whole number of at least 1, not {max_size!r}")
@@ -59,14 +63,14 @@ class BreakerRegistry:
 
     def _evict(self, number: int) -> None:
         """Evict the `number` longest unused that can be spared, as far as there are so many."""
-        spare = []
-        for key, breaker in self._breakers.items():
-            if breaker.pristine:
-                spare.append(key)
-                if len(spare) == number:
-                    break
-        for key in spare:
+        for key, breaker in list(islice(self._breakers.items(), max(number, _LOOKED_AT))):
+            if not breaker.pristine:
+                self._breakers.move_to_end(key)  # the next look begins behind it
+                continue
             del self._breakers[key]
+            number -= 1
+            if not number:
+                break
 
     def get(self, key: str) -> CircuitBreaker | None:
         """The breaker of `key`, None if there is none; neither makes it nor counts as use."""

@@ -134,7 +134,7 @@ def _check_window(
     _rate("slow_call_rate", slow_call_rate)
     if slow_call_duration is not None:
         _seconds("slow_call_duration", slow_call_duration)
-    assert window_size is not None  # noqa: S101  # checked above
+    assert window_size is not None  # checked above
     if minimum_calls is None:
         return min(10, int(window_size)) if window == "count" else 10
     _count("minimum_calls", minimum_calls)

@@ -80,16 +80,16 @@ def guard(breaker: "CircuitBreaker", fn: Guarded) -> Guarded:
         call = breaker.call
 
         @wraps(fn)
-        async def guarded(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # whatever `fn` takes and returns
+        async def guarded(*args: Any, **kwargs: Any) -> Any:  # whatever `fn` takes and returns
             return await call(fn, *args, **kwargs)
 
         return cast("Guarded", guarded)
     if isasyncgenfunction(fn):
 
         @wraps(fn)
-        async def guarded_items(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:  # noqa: ANN401
-            permit = breaker.acquire()
+        async def guarded_items(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
             items = fn(*args, **kwargs)
+            permit = breaker.acquire()
             try:
                 item = await anext(items)
                 while True:
