@@ -1,0 +1,114 @@
+"""Frozen facts, and who hears them: one bus a mesh, a sink for each use (logs, metrics, later pages and traces).
+
+Facts are named `noun.past_verb` and carry keys, no prose. A sink that raises is logged once and dropped; whatever
+published the fact goes on as if nothing had happened.
+"""
+
+from collections.abc import Callable
+from typing import ClassVar
+
+from msgspec import Struct
+
+PROBES = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs", "/docs/{file}", "/metrics"})
+"""Routes that no fault and no limit ever touches, and that no log line speaks of while they succeed."""
+
+Sink = Callable[["Fact"], None]
+
+
+class Fact(Struct, frozen=True):
+    """What all facts have: a name. They are msgspec's structs because one is made for every request."""
+
+    name: ClassVar[str]
+
+
+class RequestCompleted(Fact, frozen=True, omit_defaults=True):
+    """A service answered a request, or its client went away before (`status` 499).
+
+    Encoded, it is what a log line says of it: that is done for every request.
+    """
+
+    name: ClassVar[str] = "request.completed"
+    service: str
+    method: str
+    route: str
+    status: int
+    ms: float
+    request_id: str
+    caller: str
+    attempt: int = 1
+    fault: str | None = None
+
+
+class CallCompleted(Fact, frozen=True):
+    """A call over an edge ended: `outcome` is "ok", or the reason it failed or was refused for."""
+
+    name: ClassVar[str] = "call.completed"
+    caller: str
+    callee: str
+    outcome: str
+    attempts: int
+    seconds: float
+
+
+class BreakerMoved(Fact, frozen=True):
+    """An edge's breaker changed its state; `reason` says why in words."""
+
+    name: ClassVar[str] = "breaker.moved"
+    caller: str
+    callee: str
+    key: str
+    old: str
+    new: str
+    reason: str
+
+
+class ServiceMoved(Fact, frozen=True):
+    """A service started, drains, stopped."""
+
+    name: ClassVar[str] = "service.moved"
+    service: str
+    state: str
+    url: str
+
+
+class FaultSwitched(Fact, frozen=True):
+    """A fault came into force, or went."""
+
+    name: ClassVar[str] = "fault.switched"
+    fault: str
+    enabled: bool
+
+
+class ConfigApplied(Fact, frozen=True):
+    """A changed config file is in force; `restart` lists the changed keys that wait for a restart."""
+
+    name: ClassVar[str] = "config.applied"
+    changed: tuple[str, ...]
+    restart: tuple[str, ...]
+
+
+class ConfigRejected(Fact, frozen=True):
+    """A changed config file is wrong, and the old one stays in force."""
+
+    name: ClassVar[str] = "config.rejected"
+    path: str
+    problems: tuple[str, ...]
+
+
+class Bus:
+    """Hands each fact to each sink, in order, at once."""
+
+    def __init__(self, on_broken_sink: Callable[[Sink, Exception], None]) -> None:
+        self._sinks: list[Sink] = []
+        self._on_broken_sink = on_broken_sink
+
+    def subscribe(self, sink: Sink) -> None:
+        self._sinks.append(sink)
+
+    def publish(self, fact: Fact) -> None:
+        for sink in self._sinks:
+            try:
+                sink(fact)
+            except Exception as error:  # a sink's fault must not become the request's
+                self._sinks = [other for other in self._sinks if other is not sink]
+                self._on_broken_sink(sink, error)

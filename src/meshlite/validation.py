@@ -1,0 +1,108 @@
+"""Says everything that is wrong with a value at once, where msgspec stops at the first fault.
+
+The typed conversion is msgspec's; only when it refuses is the value walked, so the good case pays nothing.
+"""
+
+import difflib
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Union, get_args, get_origin
+
+import msgspec
+
+Path = tuple[str | int, ...]
+_SHOWN = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong: where, and what, with what is allowed instead."""
+
+    path: Path
+    detail: str
+
+    @property
+    def pointer(self) -> str:
+        """The place as a JSON pointer (RFC 6901)."""
+        return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in self.path)
+
+    @property
+    def dotted(self) -> str:
+        """The place as a TOML key."""
+        return ".".join(str(step) for step in self.path)
+
+
+def faults(value: object, kind: Any, path: Path = (), *, strict: bool = True) -> list[Fault]:
+    """All that keeps `value` from being a `kind`; empty if nothing does. `strict` is msgspec's."""
+    try:
+        msgspec.convert(value, kind, strict=strict)
+    except msgspec.ValidationError as error:
+        return list(_walk(value, kind, path, strict)) or [Fault(path, _text(error, value, kind))]
+    return []
+
+
+def _walk(value: object, kind: Any, path: Path, strict: bool) -> Iterator[Fault]:
+    struct = _struct_for(value, kind)
+    if struct is not None and isinstance(value, Mapping):
+        yield from _walk_struct(value, struct, path, strict)
+        return
+    if get_origin(kind) is list and isinstance(value, list):
+        found = [fault for i, item in enumerate(value) for fault in _walk(item, get_args(kind)[0], (*path, i), strict)]
+        if found:
+            yield from found
+            return
+    elif hasattr(kind, "__metadata__") and isinstance(value, list):
+        found = list(_walk(value, get_args(kind)[0], path, strict))
+        if found:
+            yield from found
+            return
+    try:
+        msgspec.convert(value, kind, strict=strict)
+    except msgspec.ValidationError as error:
+        yield Fault(path, _text(error, value, kind))
+
+
+def _walk_struct(value: Mapping[Any, Any], struct: type[msgspec.Struct], path: Path, strict: bool) -> Iterator[Fault]:
+    fields = {field.encode_name: field for field in msgspec.structs.fields(struct)}
+    config = struct.__struct_config__
+    known = [*fields, *([config.tag_field] if config.tag_field else [])]
+    for key, item in value.items():
+        if key in fields:
+            yield from _walk(item, fields[key].type, (*path, key), strict)
+        elif config.forbid_unknown_fields and key not in known:
+            close = difflib.get_close_matches(str(key), known, 1)
+            yield Fault(
+                (*path, str(key)), f"unknown; {f'did you mean {close[0]}?' if close else 'known: ' + ', '.join(known)}"
+            )
+    for key, field in fields.items():
+        if field.required and key not in value:
+            yield Fault((*path, key), "missing")
+
+
+def _struct_for(value: object, kind: Any) -> type[msgspec.Struct] | None:
+    """The struct that `value` was meant to be: the type itself, or the union's member that its tag names."""
+    if get_origin(kind) not in {Union, types.UnionType}:
+        return kind if isinstance(kind, type) and issubclass(kind, msgspec.Struct) else None
+    structs = [arm for arm in get_args(kind) if isinstance(arm, type) and issubclass(arm, msgspec.Struct)]
+    for struct in structs:
+        config = struct.__struct_config__
+        if config.tag_field is None or (isinstance(value, Mapping) and value.get(config.tag_field) == config.tag):
+            return struct
+    return None
+
+
+def _choices(kind: Any) -> list[str]:
+    if get_origin(kind) is Literal:
+        return [repr(choice) for choice in get_args(kind)]
+    return [choice for arm in get_args(kind) for choice in _choices(arm)]
+
+
+def _text(error: msgspec.ValidationError, value: object, kind: Any) -> str:
+    if str(error).startswith("Invalid enum value") and (choices := _choices(kind)):
+        return f"expected {' or '.join(choices)}, got {value!r:.40}"
+    text = str(error).split(" - at ", maxsplit=1)[0].replace("| null", "| false").replace("Expected", "expected")
+    text = text.replace("Object missing", "missing").replace("Object contains", "has an").replace("Invalid", "invalid")
+    if ", got" not in text and isinstance(value, str | int | float) and len(shown := repr(value)) <= _SHOWN:
+        text += f", got {shown}"
+    return text
