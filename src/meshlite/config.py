@@ -1,0 +1,365 @@
+"""TOML → a frozen `Config`: defaults, then the file, then `--set`; every fault found at once, with its place.
+
+`diff` says which keys two configs differ in, and which of those a running mesh can take up at once.
+"""
+
+import ipaddress
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeGuard
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from meshlite.errors import ConfigError
+from meshlite.validation import Fault, faults
+
+SERVICES = ("users", "orders", "inventory")
+EDGES = (("users", "orders"), ("orders", "inventory"), ("orders", "users"))
+HOT = ("faults",)
+"""The sections that a running mesh takes up as soon as the file changes; the others need a restart."""
+
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$(?!\n)")]
+Port = Annotated[int, Meta(ge=0, le=65_535)]
+Json = dict[str, Any]
+
+
+class _Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class MeshSection(_Section, frozen=True, kw_only=True):
+    """`[mesh]`. `data` is a folder, relative to the config file's, or ":memory:"."""
+
+    host: str = "127.0.0.1"
+    data: Annotated[str, Meta(min_length=1)] = "data"
+    seed: int = 0
+    shutdown_grace: Annotated[float, Meta(ge=0, le=3_600)] = 5.0
+
+
+class ServiceSection(_Section, frozen=True, kw_only=True):
+    """`[services.NAME]`. Port 0 takes a free one; `app` is "module:function", called with a `Context`."""
+
+    port: Port
+    app: Annotated[str, Meta(pattern=r"^[\w.]+:\w+$(?!\n)")]
+
+
+class ControlSection(_Section, frozen=True, kw_only=True):
+    """`[control]`."""
+
+    port: Port = 8090
+    token: Annotated[str, Meta(min_length=8)] | None = None
+    allowed_hosts: list[str] = field(default_factory=list)
+
+
+class RetryPolicy(_Section, frozen=True, kw_only=True):
+    """`attempts` tries in all; full jitter below `base_delay` · 2ⁿ, at most `max_delay`; `budget` retries a request."""
+
+    attempts: Annotated[int, Meta(ge=1, le=10)] = 2
+    base_delay: Seconds = 0.05
+    max_delay: Seconds = 0.25
+    budget: Annotated[float, Meta(gt=0, le=10)] | None = 0.2
+
+
+class BulkheadPolicy(_Section, frozen=True, kw_only=True):
+    """At most `max_concurrent` at once; `max_waiting` more may queue, in order."""
+
+    max_concurrent: Count = 100
+    max_waiting: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+
+
+class BreakerPolicy(_Section, frozen=True, kw_only=True):
+    """As the arguments of `meshlite.CircuitBreaker`; `per` "route" is a breaker for each route of the callee."""
+
+    max_failures: Count | None = 5
+    reset_timeout: Seconds = 5.0
+    success_threshold: Count = 2
+    half_open_max_calls: Count = 1
+    per: Literal["edge", "route"] = "edge"
+
+
+class AdmissionPolicy(BulkheadPolicy, frozen=True, kw_only=True):
+    """The callee's bulkhead, for all its callers together."""
+
+    max_concurrent: Count = 200
+    max_waiting: Annotated[int, Meta(ge=0, le=1_000_000)] = 100
+
+
+class EdgePolicy(_Section, frozen=True, kw_only=True):
+    """What one edge does; None where a rule is switched off."""
+
+    timeout: Seconds | None = 2.0
+    attempt_timeout: Seconds | None = 0.9
+    retry: RetryPolicy | None = RetryPolicy()
+    bulkhead: BulkheadPolicy | None = BulkheadPolicy()
+    breaker: BreakerPolicy | None = BreakerPolicy()
+
+
+class PolicySection(EdgePolicy, frozen=True, kw_only=True):
+    """`[policy]`: the edges' common policy, and the callees' admission."""
+
+    admission: AdmissionPolicy | None = AdmissionPolicy()
+
+
+class _Fault(_Section, frozen=True, tag_field="kind", kw_only=True):
+    """What every fault says. `caller` and `route` narrow it; `route` is a pattern for a route's template or path."""
+
+    service: str
+    enabled: bool = False
+    phase: Literal["request", "response"] = "request"
+    probability: Annotated[float, Meta(ge=0, le=1)] = 1.0
+    caller: str | None = None
+    route: str | None = None
+
+
+class DelayFault(_Fault, frozen=True, tag="delay", kw_only=True):
+    """The answer comes `seconds` later."""
+
+    seconds: Seconds
+
+
+class ErrorFault(_Fault, frozen=True, tag="error", kw_only=True):
+    """The answer is `status`, not the handler's."""
+
+    status: Annotated[int, Meta(ge=400, le=599)]
+
+
+FaultRule = DelayFault | ErrorFault
+
+
+class Config(_Section, frozen=True, kw_only=True):
+    """All of it, merged and checked. `edges` has one whole policy for each edge of the mesh, by caller and callee."""
+
+    mesh: MeshSection
+    services: dict[str, ServiceSection]
+    control: ControlSection
+    policy: PolicySection
+    edges: dict[str, dict[str, EdgePolicy]]
+    faults: dict[Name, FaultRule]
+    path: Path | None = None
+    """The file it came from; None where there is none."""
+    folder: Path = Path()
+    """What `mesh.data` is relative to."""
+
+    @property
+    def data(self) -> Path | None:
+        """The data folder, None for ":memory:"."""
+        return None if self.mesh.data == ":memory:" else self.folder / self.mesh.data
+
+
+def load(path: Path | None, overrides: Sequence[str] = ()) -> Config:
+    """The config in `path` (None: `config.toml` here, if it is there), with `KEY=VALUE` `overrides` on top.
+
+    Raises ConfigError with every fault that was found.
+    """
+    file = path if path is not None else Path("config.toml")
+    found = file if path is not None or file.is_file() else None
+    problems: list[str] = []
+    merged = _defaults()
+    if found is not None:
+        try:
+            merged = _merge(merged, tomllib.loads(found.read_text(encoding="utf-8")))
+        except OSError as error:
+            problems.append(f"{found}: cannot be read: {error.strerror}")
+        except (ValueError, RecursionError) as error:
+            problems.append(f"{found}: is not TOML: {error}")
+    for override in overrides:
+        try:
+            merged = _merge(merged, _override(override))
+        except ValueError as error:
+            problems.append(str(error))
+    place = str(found or "built-in defaults") + (" with --set" if overrides else "")
+    problems += [f"{place}: {fault.dotted}: {fault.detail}" for fault in _check(merged)]
+    if problems:
+        raise ConfigError(problems)
+    return _build(merged, found, file.absolute().parent)
+
+
+def _defaults() -> Json:
+    return tomllib.loads(Path(__file__).with_name("defaults.toml").read_text(encoding="utf-8"))
+
+
+def _override(text: str) -> Json:
+    """`a.b=VALUE` as the table it stands for; VALUE is TOML, or else a bare string."""
+    key, equals, value = text.partition("=")
+    steps = [step.strip() for step in key.split(".")]
+    if not equals or not all(steps):
+        raise ValueError(f"--set {text!r}: expected KEY=VALUE, such as services.users.port=9080")
+    try:
+        table: Any = tomllib.loads(f"value = {value}")["value"] if "\n" not in value else value
+    except tomllib.TOMLDecodeError:
+        table = value
+    for step in reversed(steps):
+        table = {step: table}
+    return table  # type: ignore[no-any-return]
+
+
+def _merge(base: Any, over: Any) -> Any:
+    if isinstance(base, Mapping) and isinstance(over, Mapping):
+        if "kind" in base and over.get("kind", base["kind"]) != base["kind"]:  # another kind of fault has other keys
+            return dict(over)
+        return {**base, **{key: _merge(base.get(key), value) for key, value in over.items()}}
+    return over
+
+
+_SWITCHES = {"timeout", "attempt_timeout", "retry", "bulkhead", "breaker", "admission", "budget", "max_failures"}
+
+
+def _off(value: Any) -> Any:
+    """A policy's table with None for every rule that `false` switches off: TOML has no null."""
+    if not isinstance(value, Mapping):
+        return value
+    return {key: None if item is False and key in _SWITCHES else _off(item) for key, item in value.items()}
+
+
+def _edge_tables(merged: Json) -> list[tuple[str, str, Json]]:
+    """Every edge's own table, empty where it has none."""
+    edges = merged["edges"]
+    return [(caller, callee, edges.get(caller, {}).get(callee, {})) for caller, callee in EDGES]
+
+
+def _check(merged: Json) -> list[Fault]:
+    sections = {"mesh": MeshSection, "control": ControlSection, "policy": PolicySection}
+    known = [*sections, "services", "edges", "faults"]
+    found = [Fault((key,), f"unknown section; known: {', '.join(known)}") for key in merged if key not in known]
+    not_tables = [
+        Fault((key,), f"expected a table, got {merged[key]!r}") for key in known if not _is_table(merged[key])
+    ]
+    if not_tables:
+        return [*found, *not_tables]
+    for key, section in sections.items():
+        found += faults(_off(merged[key]) if key == "policy" else merged[key], section, (key,))
+    found += _check_services(merged["services"])
+    found += _check_edges(merged)
+    for name, rule in merged["faults"].items():
+        found += _check_fault(name, rule)
+    return found + _check_host(merged)
+
+
+def _is_table(value: object) -> TypeGuard[Mapping[str, Any]]:
+    return isinstance(value, Mapping)
+
+
+def _check_services(services: Json) -> list[Fault]:
+    found = [
+        Fault(("services", name), f"unknown service; known: {', '.join(SERVICES)}")
+        for name in services
+        if name not in SERVICES
+    ]
+    for name in SERVICES:
+        found += faults(services[name], ServiceSection, ("services", name))
+    return found
+
+
+def _check_edges(merged: Json) -> list[Fault]:
+    found: list[Fault] = []
+    drawn = ", ".join(f"edges.{caller}.{callee}" for caller, callee in EDGES)
+    for caller, callees in merged["edges"].items():
+        for callee, table in callees.items() if _is_table(callees) else [("", callees)]:
+            if (caller, callee) not in EDGES:
+                found.append(Fault(("edges", caller, callee), f"no such edge; the mesh has {drawn}"))
+            elif not _is_table(table):
+                found.append(Fault(("edges", caller, callee), f"expected a table, got {table!r}"))
+            elif "admission" in table:
+                found.append(
+                    Fault(("edges", caller, callee, "admission"), "belongs to the callee: see policy.admission")
+                )
+            else:
+                found += faults(_off(table), EdgePolicy, ("edges", caller, callee))
+    return found
+
+
+def _check_fault(name: str, rule: object) -> list[Fault]:
+    path = ("faults", name)
+    found = [Fault(path, "expected a name of lower-case letters, digits and hyphens") for _ in faults(name, Name)]
+    if not _is_table(rule):
+        return [*found, Fault(path, f"expected a table, got {rule!r}")]
+    if rule.get("kind") in ("delay", "error"):
+        found += faults(rule, FaultRule, path)
+    else:
+        given = f", got {rule['kind']!r}" if "kind" in rule else ""
+        found.append(Fault((*path, "kind"), f"expected 'delay' or 'error'{given}"))
+    for key, allowed in (("service", SERVICES), ("caller", (*SERVICES, "external"))):
+        if isinstance(rule.get(key), str) and rule[key] not in allowed:
+            found.append(Fault((*path, key), f"expected one of {', '.join(allowed)}, got {rule[key]!r}"))
+    return found
+
+
+def _check_host(merged: Json) -> list[Fault]:
+    """What only shows between keys: the host and the token, and ports that are asked for twice."""
+    found: list[Fault] = []
+    host, token = merged["mesh"].get("host"), merged["control"].get("token")
+    try:
+        if not (host == "localhost" or ipaddress.ip_address(host).is_loopback) and token is None:
+            why = f"missing: required because mesh.host {host} is not a loopback address"
+            found.append(Fault(("control", "token"), why))
+    except ValueError:
+        found.append(Fault(("mesh", "host"), f"expected an IP address or localhost, got {host!r}"))
+    sections = {f"services.{name}": merged["services"].get(name) for name in SERVICES} | {"control": merged["control"]}
+    seen: dict[int, str] = {}
+    for dotted, section in sections.items():
+        port = section.get("port") if _is_table(section) else None
+        if isinstance(port, int) and port and seen.setdefault(port, dotted) != dotted:
+            found.append(Fault((dotted, "port"), f"port {port} is {seen[port]}.port's already"))
+    return found
+
+
+def _build(merged: Json, path: Path | None, folder: Path) -> Config:
+    policy = _off(merged["policy"])
+    common = {key: value for key, value in policy.items() if key != "admission"}
+    edges: Json = {caller: {} for caller, _ in EDGES}
+    for caller, callee, table in _edge_tables(merged):
+        edges[caller][callee] = _merge(common, _off(table))
+    config: Config = msgspec.convert({**merged, "policy": policy, "edges": edges}, Config)
+    return msgspec.structs.replace(config, path=path, folder=folder)
+
+
+def lint(config: Config) -> list[str]:
+    """Policies that work against each other: each a warning, with its numbers."""
+    found: list[str] = []
+    for caller, callee in EDGES:
+        place, policy = f"edges.{caller}.{callee}", config.edges[caller][callee]
+        found += _lint_attempts(place, policy)
+        for outer, middle in EDGES:
+            waits = config.edges[outer][middle].attempt_timeout
+            if middle != caller or outer == callee or waits is None:
+                continue
+            if policy.timeout is None or policy.timeout > waits:
+                found.append(
+                    f"{place}.timeout: {_seconds(policy.timeout)} is longer than the {waits} s that an attempt on "
+                    f"edges.{outer}.{middle} waits for it: the outer breaker would see the failure first"
+                )
+    return found
+
+
+def _lint_attempts(place: str, policy: EdgePolicy) -> list[str]:
+    if policy.timeout is None or policy.attempt_timeout is None:
+        return []
+    attempts = policy.retry.attempts if policy.retry else 1
+    needed = attempts * policy.attempt_timeout
+    if needed <= policy.timeout:
+        return []
+    asked = f"{attempts} attempts of {policy.attempt_timeout} s"
+    return [f"{place}.timeout: {asked} do not fit into {policy.timeout} s: the last ones are cut short"]
+
+
+def _seconds(value: float | None) -> str:
+    return "no limit" if value is None else f"{value} s"
+
+
+def diff(old: Config, new: Config) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The keys that differ: those that a running mesh takes up at once, and those that wait for a restart."""
+    before, after = _flat(msgspec.to_builtins(old, enc_hook=str)), _flat(msgspec.to_builtins(new, enc_hook=str))
+    changed = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
+    changed = [key for key in changed if key not in ("path", "folder")]  # where it was read, not what it says
+    hot = tuple(key for key in changed if key.split(".", 1)[0] in HOT)
+    return hot, tuple(key for key in changed if key not in hot)
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not value:
+        return {prefix: value}
+    return {k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}.{key}" if prefix else key).items()}

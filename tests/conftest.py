@@ -1,0 +1,117 @@
+"""What the tests share: a mesh in this process on free ports, a client for it, its log as a list."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+import structlog
+from structlog.testing import LogCapture
+
+from meshlite.config import Config, load
+from meshlite.control.api import create_app
+from meshlite.mesh import Mesh
+
+asyncio.set_event_loop(None)  # else looptime makes a loop for the first test without one, and never closes it
+
+FREE_PORTS = ("services.users.port=0", "services.orders.port=0", "services.inventory.port=0", "control.port=0")
+
+
+class Answer:
+    """A response, read."""
+
+    def __init__(self, response: aiohttp.ClientResponse, body: bytes) -> None:
+        self.status = response.status
+        self.headers = response.headers
+        self.body = body
+
+    @property
+    def json(self) -> Any:
+        return msgspec.json.decode(self.body)
+
+    def __repr__(self) -> str:
+        return f"<{self.status} {self.body[:300]!r}>"
+
+
+class World:
+    """A running mesh, and a person with a client in front of it."""
+
+    def __init__(self, mesh: Mesh, client: aiohttp.ClientSession, log: LogCapture) -> None:
+        self.mesh = mesh
+        self.client = client
+        self._log = log
+
+    def url(self, service: str) -> str:
+        url = self.mesh.control_url if service == "control" else self.mesh.urls[service]
+        assert url is not None
+        return url
+
+    async def ask(self, method: str, service: str, path: str, body: Any = None, **more: Any) -> Answer:
+        if body is not None:
+            more["data"] = msgspec.json.encode(body)
+            more["headers"] = {"Content-Type": "application/json", **more.get("headers", {})}
+        async with self.client.request(method, self.url(service) + path, **more) as response:
+            return Answer(response, await response.read())
+
+    async def get(self, service: str, path: str, **more: Any) -> Answer:
+        return await self.ask("GET", service, path, **more)
+
+    async def order(self, *lines: tuple[str, int], user_id: int = 1, key: str | None = None) -> Answer:
+        items = [{"sku": sku, "quantity": quantity} for sku, quantity in lines]
+        headers = {} if key is None else {"Idempotency-Key": key}
+        return await self.ask("POST", "orders", "/orders", {"user_id": user_id, "items": items}, headers=headers)
+
+    async def stock(self, sku: str) -> dict[str, Any]:
+        return (await self.get("inventory", f"/inventory/{sku}")).json
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        return [dict(entry) for entry in self._log.entries if entry["event"] == event]
+
+    def breaker(self, caller: str, callee: str) -> str:
+        states = [str(breaker.state) for _, breaker in self.mesh.edges[caller, callee].breakers()]
+        return states[0] if states else "closed"
+
+    def set_faults(self, *overrides: str) -> None:
+        """As if the config's file now said so."""
+        old = self.mesh.config
+        new = load(None, [*FREE_PORTS, "mesh.data=:memory:", *overrides])
+        self.mesh.take_up(lambda: msgspec.structs.replace(old, faults=new.faults))
+
+
+StartMesh = Callable[..., Awaitable[World]]
+
+
+@pytest.fixture
+async def start_mesh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[StartMesh]:
+    """Start a mesh, on built-in defaults and what is given, in memory unless `data` says where."""
+    monkeypatch.chdir(tmp_path)
+    async with AsyncExitStack() as stack:
+
+        async def start(*overrides: str, data: Path | None = None, config: Path | None = None, **more: Any) -> World:
+            capture = LogCapture()
+            log = structlog.wrap_logger(
+                None, processors=[capture], wrapper_class=structlog.make_filtering_bound_logger(0)
+            )
+            where = f"mesh.data={data or ':memory:'}"
+
+            def read() -> Config:
+                return load(config, [*FREE_PORTS, where, *overrides])
+
+            clock = asyncio.get_running_loop().time
+            mesh = Mesh(read(), log, control=create_app, clock=clock, reload=read if config else None, **more)
+            await stack.enter_async_context(mesh)
+            client = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+            await stack.enter_async_context(client)
+            return World(mesh, client, capture)
+
+        yield start
+
+
+@pytest.fixture
+async def world(start_mesh: StartMesh) -> World:
+    """A mesh as it comes, in memory."""
+    return await start_mesh()

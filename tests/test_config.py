@@ -1,0 +1,220 @@
+"""The config: what is in force, and what is said of what is wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from meshlite.config import ConfigError, diff, lint, load
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_without_a_file_the_defaults_are_those_of_the_shipped_file() -> None:
+    """The `config.toml` of the project says what is so anyway, to the letter of the built-in defaults."""
+    shipped = (ROOT / "config.toml").read_text()
+    assert shipped == (ROOT / "src/meshlite/defaults.toml").read_text()
+    assert diff(load(None), load(ROOT / "config.toml"))[0] == ()
+    assert load(None).path is None
+    assert lint(load(None)) == []
+
+
+def test_defaults_are_the_contracts() -> None:
+    """Ports, the policies of outer and inner edges, the one fault that is ready to be switched on."""
+    config = load(None)
+    assert {name: service.port for name, service in config.services.items()} == {
+        "users": 8080,
+        "orders": 8081,
+        "inventory": 8082,
+    }
+    assert config.control.port == 8090
+    outer, inner = config.edges["users"]["orders"], config.edges["orders"]["inventory"]
+    assert (outer.timeout, outer.attempt_timeout, outer.breaker and outer.breaker.max_failures) == (2.0, 0.9, 5)
+    assert (inner.timeout, inner.attempt_timeout, inner.breaker and inner.breaker.max_failures) == (0.6, 0.25, 3)
+    assert config.faults["slow-inventory"].enabled is False
+
+
+def test_the_file_overrides_the_defaults_and_set_overrides_the_file(tmp_path: Path) -> None:
+    """Defaults, then the file, then `--set`; an edge takes from [policy] what it does not say itself."""
+    file = tmp_path / "m.toml"
+    file.write_text(
+        "[mesh]\nseed = 7\n[services.users]\nport = 1\n[policy.retry]\nattempts = 4\n"
+        "[edges.orders.users]\ntimeout = 0.3"
+    )
+    config = load(file, ["services.users.port=2", 'mesh.data=":memory:"', "control.allowed_hosts=['a.example']"])
+    assert (config.mesh.seed, config.services["users"].port, config.data) == (7, 2, None)
+    assert config.control.allowed_hosts == ["a.example"]
+    edge = config.edges["orders"]["users"]
+    assert (edge.timeout, edge.attempt_timeout, edge.retry and edge.retry.attempts) == (0.3, 0.25, 4)
+
+
+def test_config_toml_of_the_folder_is_read_unless_another_is_named(tmp_path: Path) -> None:
+    """No `--config`: `config.toml` here, if it is here; data is relative to the config's folder."""
+    (tmp_path / "config.toml").write_text("[mesh]\nseed = 3")
+    assert (load(None).mesh.seed, load(None).data) == (3, tmp_path / "data")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/x.toml").write_text("[mesh]\ndata = 'd'")
+    assert load(Path("other/x.toml")).data == tmp_path / "other" / "d"
+
+
+@pytest.mark.parametrize("rule", ["breaker", "retry", "bulkhead", "timeout", "attempt_timeout"])
+def test_every_rule_can_be_switched_off(rule: str) -> None:
+    """`false` is no rule at all: for every edge that has none of its own, or for one edge."""
+    config = load(None, [f"policy.{rule}=false", f"edges.orders.inventory.{rule}=false"])
+    assert getattr(config.edges["users"]["orders"], rule) is None
+    assert getattr(config.edges["orders"]["inventory"], rule) is None
+
+
+def test_single_rules_of_a_policy_can_be_switched_off() -> None:
+    """max_failures, the retry budget, admission."""
+    config = load(None, ["policy.breaker.max_failures=false", "policy.retry.budget=false", "policy.admission=false"])
+    edge = config.edges["users"]["orders"]
+    assert edge.breaker and edge.breaker.max_failures is None
+    assert edge.retry and edge.retry.budget is None
+    assert config.policy.admission is None
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("services.users.port=abc", "services.users.port: expected `int`, got `str`"),
+        ("services.users.port=70000", "services.users.port: expected `int` <= 65535, got 70000"),
+        ("services.billing.port=1", "services.billing: unknown service; known: users, orders, inventory"),
+        ("polici.timeout=1", "polici: unknown section; known: mesh, control, policy, services, edges, faults"),
+        ("policy.brekaer=false", "policy.brekaer: unknown; did you mean breaker?"),
+        ("policy.timeout=nan", "policy.timeout: expected `float` > 0.0, got nan"),
+        ("policy.timeout=0", "policy.timeout: expected `float` > 0.0, got 0"),
+        ("policy.timeout=true", "policy.timeout: expected `float | false`, got `bool`"),
+        ("policy.retry.attempts=0", "policy.retry.attempts: expected `int` >= 1, got 0"),
+        ("policy=1", "policy: expected a table, got 1"),
+        ("services=1", "services: expected a table, got 1"),
+        ("services.users=1", "services.users: expected `object`, got `int`"),
+        ("mesh.shutdown_grace=inf", "mesh.shutdown_grace: expected `float` <= 3600.0, got inf"),
+        ("edges.users.inventory.timeout=1", "edges.users.inventory: no such edge; the mesh has edges.users.orders"),
+        ("edges.users=1", "edges.users."),
+        ("edges.orders.users=1", "edges.orders.users: expected a table, got 1"),
+        (
+            "edges.orders.users.admission=false",
+            "edges.orders.users.admission: belongs to the callee: see policy.admission",
+        ),
+        ("faults.x.kind=delay", "faults.x.seconds: missing"),
+        ("faults.x.kind=lag", "faults.x.kind: expected 'delay' or 'error', got 'lag'"),
+        ("faults.x.enabled=true", "faults.x.kind: expected 'delay' or 'error'"),
+        ("faults.x=1", "faults.x: expected"),
+        ("faults.X.kind=delay", "faults.X: expected a name of lower-case letters, digits and hyphens"),
+        (
+            "faults.slow-inventory.service=stock",
+            "faults.slow-inventory.service: expected one of users, orders, inventory",
+        ),
+        (
+            "faults.slow-inventory.caller=me",
+            "faults.slow-inventory.caller: expected one of users, orders, inventory, external",
+        ),
+        (
+            "faults.slow-inventory.probability=1.5",
+            "faults.slow-inventory.probability: expected `float` <= 1.0, got 1.5",
+        ),
+        ("mesh.host=0.0.0.0", "control.token: missing: required because mesh.host 0.0.0.0 is not a loopback address"),
+        ("mesh.host=example.org", "mesh.host: expected an IP address or localhost, got 'example.org'"),
+        ("services.orders.port=8080", "services.orders.port: port 8080 is services.users.port's already"),
+        ("nonsense", "--set 'nonsense': expected KEY=VALUE"),
+        ("a..b=1", "--set 'a..b=1': expected KEY=VALUE"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line_with_its_place(override: str, said: str) -> None:
+    """What, where, and what instead."""
+    with pytest.raises(ConfigError) as raised:
+        load(None, [override])
+    assert any(said in problem for problem in raised.value.problems), raised.value.problems
+    assert all("\n" not in problem for problem in raised.value.problems)
+
+
+def test_everything_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
+    """A file with five faults is told of five faults, each with the file's name."""
+    file = tmp_path / "bad.toml"
+    file.write_text(
+        'x = 1\n[mesh]\nseed = "a"\nhots = "b"\n[policy.retry]\nattempts = 0\n'
+        '[faults.f]\nkind = "delay"\nservice = "users"'
+    )
+    with pytest.raises(ConfigError) as raised:
+        load(file)
+    assert len(raised.value.problems) == 5
+    assert all(problem.startswith(f"{file}: ") for problem in raised.value.problems)
+
+
+def test_what_only_shows_between_keys_is_said_with_the_rest() -> None:
+    """A port asked for twice, a host without a token, a fault that is wrong in two ways: all in one go."""
+    wrong = ["policy.timeout=0", "services.orders.port=8080", "mesh.host=0.0.0.0", "faults.F.service=zzz", "bad"]
+    with pytest.raises(ConfigError) as raised:
+        load(None, wrong)
+    said = "\n".join(raised.value.problems)
+    for part in (
+        "policy.timeout",
+        "services.orders.port",
+        "control.token",
+        "faults.F:",
+        "faults.F.kind",
+        "faults.F.service",
+        "'bad'",
+    ):
+        assert part in said, part
+
+
+def test_a_name_has_no_line_break() -> None:
+    """A fault's name goes into a header: nothing may hide behind its end."""
+    with pytest.raises(ConfigError, match="expected a name of lower-case letters"):
+        load(None, ["faults={\"bad\\n\"={kind='error', service='users', status=500}}"])
+
+
+def test_the_order_of_overrides_does_not_matter() -> None:
+    """A fault can be put together key by key, whatever comes first."""
+    keys = ["faults.x.service=inventory", "faults.x.kind=delay", "faults.x.seconds=1"]
+    assert load(None, keys).faults["x"] == load(None, keys[::-1]).faults["x"]
+    other = load(None, ["faults.slow-inventory={kind='error', service='users', status=500}"])
+    assert set(other.faults) == {"slow-inventory"}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"[mesh", "is not TOML"),
+        (b"a = " + b"[" * 5000, "is not TOML"),
+        (b"\xff\xfe", "is not TOML"),
+        (None, "cannot be read: No such file or directory"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path, content: bytes | None, said: str) -> None:
+    """Broken TOML, broken UTF-8, no file."""
+    file = tmp_path / "f.toml"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ConfigError, match=said) as raised:
+        load(file)
+    assert len(raised.value.problems) == 1
+
+
+def test_any_other_host_needs_a_token() -> None:
+    """Loopback needs none; with a token any address goes."""
+    assert load(None, ["mesh.host=::1"]).mesh.host == "::1"
+    assert load(None, ["mesh.host=0.0.0.0", "control.token=secret-secret"]).mesh.host == "0.0.0.0"
+
+
+def test_lint_finds_timeouts_that_are_the_wrong_way_round() -> None:
+    """An inner edge longer than the outer attempt that waits for it, and attempts that do not fit, with the numbers."""
+    found = lint(load(None, ["edges.orders.inventory.timeout=1.5", "edges.orders.users.attempt_timeout=0.5"]))
+    assert found == [
+        "edges.orders.inventory.timeout: 1.5 s is longer than the 0.9 s that an attempt on edges.users.orders waits "
+        "for it: the outer breaker would see the failure first",
+        "edges.orders.users.timeout: 2 attempts of 0.5 s do not fit into 0.6 s: the last ones are cut short",
+    ]
+
+
+def test_a_diff_tells_what_can_be_taken_up_at_once() -> None:
+    """Faults are hot; a port waits for a restart."""
+    hot, restart = diff(load(None), load(None, ["faults.slow-inventory.enabled=true", "services.users.port=9"]))
+    assert hot == ("faults.slow-inventory.enabled",)
+    assert restart == ("services.users.port",)
