@@ -1,0 +1,181 @@
+"""SQLite for one service: reads inline on the loop, writes through one writer thread with group commit.
+
+WAL and `synchronous=FULL`: when `write` returns, the commit has been synced to disk. Whatever waits while a commit is
+under way goes into the next one together, so that a hundred writers share one fsync. A read of a few rows by key costs
+some microseconds, less than handing it to a thread would, and the same read again next to nothing until the next write.
+`:memory:` is one connection, written inline.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any, TypeVar
+
+from meshlite.errors import StartError, StorageError
+
+T = TypeVar("T")
+Job = Callable[[sqlite3.Connection], T]
+MEMORY = ":memory:"
+_KNOWN = 256
+"""Queries whose rows are kept between two writes."""
+
+
+class Database:
+    """One database file, or `:memory:`; open it inside a running loop and close it in the end.
+
+    `migrations` are SQL scripts; the n-th takes the schema from version n-1 to n (`PRAGMA user_version`).
+    `demonstration` is SQL that a database gets once, when it is created.
+    """
+
+    def __init__(self, path: Path | str, migrations: Sequence[str], demonstration: str = "") -> None:
+        self.path = path
+        self._loop = asyncio.get_running_loop()
+        self._pending: list[tuple[Job[Any], asyncio.Future[Any]]] = []
+        self._committing: asyncio.Future[Any] | None = None
+        self._known: dict[tuple[Any, ...], list[Any]] = {}
+        self._executor: ThreadPoolExecutor | None = None
+        with ExitStack() as opened:
+            try:
+                self._writer = opened.enter_context(closing(_connect(path)))
+                _migrate(self._writer, path, migrations, demonstration)
+                self._reader = self._writer
+                if path != MEMORY:
+                    self._reader = opened.enter_context(closing(_connect(path)))
+                    self._reader.execute("PRAGMA query_only=1")
+                    self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"writer-{Path(path).stem}")
+            except sqlite3.Error as error:
+                raise StartError(f"cannot use the database {path}: {error}") from error
+            self._opened = opened.pop_all()
+
+    def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        """All rows of a query that is known to be short; do not change the list. Raises StorageError.
+
+        Nobody else writes to this database, so between two writes the same query has the same rows: they are kept
+        until the next one.
+        """
+        query = (sql, *parameters)
+        rows = self._known.get(query)
+        if rows is None:
+            try:
+                rows = self._reader.execute(sql, parameters).fetchall()
+            except sqlite3.Error as error:
+                raise StorageError(str(error)) from error
+            if self._committing is None:
+                if len(self._known) >= _KNOWN:
+                    self._known.clear()
+                self._known[query] = rows
+        return rows
+
+    async def write(self, job: Job[T]) -> T:
+        """Run `job` in a transaction and return its result once that is durable.
+
+        What `job` raises comes out of here, and then nothing that it did is kept. Raises StorageError when SQLite or
+        the disk cannot. A caller that is cancelled while it waits does not undo a write that has been queued.
+        """
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._known.clear()
+        if self._executor is None:
+            _settle([future], _commit(self._writer, [job]))
+        else:
+            self._pending.append((job, future))
+            if self._committing is None:
+                self._commit_pending()
+        return await future
+
+    def _commit_pending(self) -> None:
+        assert self._executor is not None
+        batch, self._pending = self._pending, []
+        jobs, futures = [job for job, _ in batch], [future for _, future in batch]
+        self._committing = self._loop.run_in_executor(self._executor, _commit, self._writer, jobs)
+        self._committing.add_done_callback(lambda done: self._committed(futures, done))
+
+    def _committed(self, futures: list[asyncio.Future[Any]], done: "asyncio.Future[list[Any]]") -> None:
+        self._committing = None
+        _settle(futures, done.result())
+        if self._pending:
+            self._commit_pending()
+
+    async def close(self) -> None:
+        """Let what is queued be committed, then close."""
+        while self._committing is not None:
+            await asyncio.wait([self._committing])
+            await asyncio.sleep(0)
+        if self._executor is not None:
+            self._executor.shutdown(wait=True)
+        self._opened.close()
+
+
+def _connect(path: Path | str) -> sqlite3.Connection:
+    # isolation_level=None leaves transactions to us; the writer's connection moves to its thread after this.
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=1")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+class _Failed:
+    """A job's error, on its way from the writer's thread to whoever waits."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+def _commit(connection: sqlite3.Connection, jobs: Sequence[Job[Any]]) -> list[Any]:
+    """Run `jobs` in one transaction, each in a savepoint of its own; their results, in order."""
+    results: list[Any] = []
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        for job in jobs:
+            connection.execute("SAVEPOINT job")
+            try:
+                results.append(job(connection))
+            except Exception as error:  # it belongs to the job's caller
+                connection.execute("ROLLBACK TO job")
+                results.append(_Failed(_translated(error)))
+            connection.execute("RELEASE job")
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        return [_Failed(_translated(error)) for _ in jobs]
+    return results
+
+
+def _translated(error: Exception) -> Exception:
+    if isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError):
+        storage_error = StorageError(str(error))
+        storage_error.__cause__ = error
+        return storage_error
+    return error
+
+
+def _settle(futures: Sequence[asyncio.Future[Any]], results: Sequence[Any]) -> None:
+    for future, result in zip(futures, results, strict=True):
+        if future.done():  # its caller was cancelled
+            continue
+        if isinstance(result, _Failed):
+            future.set_exception(result.error)
+        else:
+            future.set_result(result)
+
+
+def _migrate(connection: sqlite3.Connection, path: Path | str, migrations: Sequence[str], demonstration: str) -> None:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > len(migrations):
+        raise StartError(
+            f"the database {path} has schema version {version}, newer than the {len(migrations)} this release knows: "
+            "use the release that wrote it, or another mesh.data"
+        )
+    for number, script in enumerate(migrations[version:], start=version + 1):
+        seed = demonstration if number == len(migrations) and version == 0 else ""
+        connection.executescript(f"BEGIN IMMEDIATE; {script}; {seed}; PRAGMA user_version={number}; COMMIT;")
