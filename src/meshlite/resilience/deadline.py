@@ -1,0 +1,24 @@
+"""How much time an attempt gets, what of it travels on, and whose fault it is when it runs out. Pure arithmetic."""
+
+MARGIN = 0.02
+MARGIN_SHARE = 0.1
+
+
+def attempt_limit(attempt_timeout: float | None, left: float | None) -> float | None:
+    """Seconds that an attempt gets: its own timeout, and never more than the whole call has `left`."""
+    if attempt_timeout is None or left is None:
+        return attempt_timeout if left is None else left
+    return min(attempt_timeout, left)
+
+
+def is_callees_fault(limit: float, full: float | None) -> bool:
+    """Whether running out of `limit` seconds speaks against the callee: it had at least half of a full attempt.
+
+    Without a full attempt's time (None) only a caller's deadline can have cut it, and that speaks against nobody.
+    """
+    return full is not None and limit >= full / 2
+
+
+def milliseconds_to_pass_on(limit: float) -> int:
+    """What the callee is told it has: `limit` seconds less the way back, the larger of 20 ms and 10 %."""
+    return max(1, int((limit - max(MARGIN, limit * MARGIN_SHARE)) * 1000))
