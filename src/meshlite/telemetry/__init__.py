@@ -1,0 +1,1 @@
+"""Sinks for facts: logs, metrics."""

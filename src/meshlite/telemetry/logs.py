@@ -1,0 +1,232 @@
+"""structlog, for people in a terminal and as JSON lines elsewhere, written by a thread so that the loop never waits.
+
+Nothing here is global: a mesh has its log, and two meshes in one process have two.
+"""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, BinaryIO, NamedTuple
+
+import msgspec
+import structlog
+from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
+
+from meshlite.events import (
+    PROBES,
+    BreakerMoved,
+    ConfigApplied,
+    ConfigRejected,
+    Fact,
+    FaultSwitched,
+    RequestCompleted,
+    ServiceMoved,
+)
+
+LEVELS = ("debug", "info", "warning", "error")
+_BUFFER = 4 * 1024 * 1024
+_PAUSE = 0.1
+
+
+class Writer:
+    """Collects lines and writes them out some ten times a second, from a thread of its own.
+
+    A reader that is too slow costs lines, not requests: beyond 4 MiB they are dropped, and a line says how many.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._lines: list[bytes] = []
+        self._size = 0
+        self._dropped = 0
+        self._something = threading.Event()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
+        self._thread.start()
+
+    def write(self, line: bytes) -> None:
+        if self._size > _BUFFER:
+            self._dropped += 1
+            return
+        self._lines.append(line)
+        self._size += len(line) + 1
+        if len(self._lines) == 1:
+            self._something.set()
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            self._something.wait()
+            self._something.clear()
+            self._flush()
+            self._closing.wait(_PAUSE)
+        self._flush()
+
+    def _flush(self) -> None:
+        lines, self._lines, self._size = self._lines, [], 0
+        dropped, self._dropped = self._dropped, 0
+        if dropped:
+            lines.append(msgspec.json.encode({"event": "log.dropped", "level": "warning", "lines": dropped}))
+        if not lines:
+            return
+        try:
+            self._stream.write(b"\n".join(lines) + b"\n")
+            self._stream.flush()
+        except (OSError, ValueError):  # whoever read this log has gone
+            self._dropped = 0
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._closing.set()
+        self._something.set()
+        self._thread.join(timeout=2.0)
+
+
+class _BytesSink:
+    """What structlog calls at the end of its processors."""
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self.msg = write
+
+    debug = info = warning = error = critical = exception = property(lambda self: self.msg)
+
+
+def _wall_clock() -> Callable[[], str]:
+    """The time in RFC 3339, UTC, to the millisecond; the part up to the second is formatted once a second."""
+    second, prefix = 0, ""
+
+    def now() -> str:
+        nonlocal second, prefix
+        moment = time.time()
+        if int(moment) != second:
+            second = int(moment)
+            prefix = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return f"{prefix}.{int(moment * 1000) % 1000:03d}Z"
+
+    return now
+
+
+def _encode(event: EventDict, **_: Any) -> bytes:
+    try:
+        return msgspec.json.encode(event, enc_hook=repr)
+    except UnicodeEncodeError:  # what a stranger sent may be no UTF-8
+        return json.dumps(event, default=repr).encode()
+
+
+_COLORS = {"2": "32", "3": "36", "4": "33", "5": "31"}
+
+
+def _for_people(colors: bool) -> structlog.typing.Processor:
+    console = structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=18, pad_level=False, sort_keys=False)
+
+    def painted(text: str, color: str) -> str:
+        return f"\x1b[{color}m{text}\x1b[0m" if colors else text
+
+    def encoded(logger: WrappedLogger, level: str, event: EventDict) -> bytes:
+        for key, value in event.items():  # no value may begin a line of its own
+            if isinstance(value, str) and key != "exception" and not value.isprintable():
+                event[key] = repr(value)
+        event["timestamp"] = event["timestamp"][11:-1]
+        if event["event"] != RequestCompleted.name:
+            return console(logger, level, event).encode(errors="backslashreplace")
+        status = f"{event['status']}"
+        line = (
+            f"{painted(event['timestamp'], '2')} {event['service']:<9} {event['method']:<6} {event['route']:<26} "
+            f"{painted(status, _COLORS.get(status[0], '0'))} {event['ms']:>8.1f} ms  from {event['caller']:<8} "
+            f"{painted(event['request_id'], '2')}"
+        )
+        if "attempt" in event:
+            line += f" attempt {event['attempt']}"
+        if "fault" in event:
+            line += painted(f" fault {event['fault']}", "35")
+        return line.encode(errors="backslashreplace")
+
+    return encoded
+
+
+class Log(NamedTuple):
+    """A log: what writes to it, what writes a request's line to it, and the writer behind both, to be closed."""
+
+    logger: FilteringBoundLogger
+    access: Callable[[RequestCompleted], None]
+    writer: Writer
+
+
+def make(stream: BinaryIO, style: str, level: str, *, colors: bool = False) -> Log:
+    """A log onto `stream`: `style` is "console" or "json", `level` one of `LEVELS`."""
+    writer, now, least = Writer(stream), _wall_clock(), logging.getLevelNamesMapping()[level.upper()]
+
+    def stamp(_: WrappedLogger, name: str, event: EventDict) -> EventDict:
+        return {"timestamp": now(), "level": "error" if name == "exception" else name, **event}
+
+    render: list[structlog.typing.Processor] = (
+        [_for_people(colors)] if style == "console" else [structlog.processors.JSONRenderer(serializer=_encode)]
+    )
+    logger: FilteringBoundLogger = structlog.wrap_logger(
+        _BytesSink(writer.write),
+        processors=[stamp, structlog.processors.format_exc_info, *render],
+        wrapper_class=structlog.make_filtering_bound_logger(least),
+        context_class=dict,
+        cache_logger_on_first_use=True,
+    ).bind()
+    encode, write = msgspec.json.Encoder().encode, writer.write
+
+    def access(fact: RequestCompleted) -> None:  # directly: through structlog a line would cost five times as much
+        head = f'{{"timestamp":"{now()}","level":"info","event":"request.completed",'
+        write(head.encode() + encode(fact)[1:])
+
+    if least > logging.INFO:
+        return Log(logger, lambda _: None, writer)
+    return Log(logger, access if style == "json" else through(logger), writer)
+
+
+def through(logger: FilteringBoundLogger) -> Callable[[RequestCompleted], None]:
+    """Writes requests' lines through structlog."""
+
+    def access(fact: RequestCompleted) -> None:
+        logger.info(fact.name, **msgspec.to_builtins(fact))
+
+    return access
+
+
+class StdlibHandler(logging.Handler):
+    """What asyncio and aiohttp say through `logging` goes into our log too."""
+
+    def __init__(self, log: FilteringBoundLogger) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            write = self._log.error if record.levelno >= logging.ERROR else self._log.warning
+            message = record.getMessage()
+            write("library.reported", logger=record.name, message=message, exc_info=record.exc_info)
+        except Exception:  # a log line must not become its writer's error
+            self.handleError(record)
+
+
+def sink(log: FilteringBoundLogger, access: Callable[[RequestCompleted], None]) -> Callable[[Fact], None]:
+    """The sink that writes one line per fact, keys only."""
+
+    def write(fact: Fact) -> None:
+        match fact:
+            case RequestCompleted():
+                if fact.route not in PROBES or fact.status >= 400:
+                    access(fact)
+            case BreakerMoved():
+                edge = f"{fact.caller}→{fact.callee}"
+                log.warning(fact.name, edge=edge, key=fact.key, old=fact.old, new=fact.new, reason=fact.reason)
+            case ServiceMoved():
+                log.info(fact.name, service=fact.service, state=fact.state, url=fact.url)
+            case FaultSwitched():
+                log.warning(fact.name, fault=fact.fault, enabled=fact.enabled)
+            case ConfigApplied():
+                level = log.warning if fact.restart else log.info
+                level(fact.name, changed=list(fact.changed), needs_restart=list(fact.restart))
+            case ConfigRejected():
+                log.error(fact.name, path=fact.path, problems="; ".join(fact.problems))
+            case _:
+                pass  # a call's line is its callee's request
+
+    return write

@@ -1,0 +1,1 @@
+"""What all services share of HTTP: problems, JSON, routes and their documents, the boundary, the listener."""

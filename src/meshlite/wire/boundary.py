@@ -1,0 +1,145 @@
+"""The one middleware at the edge of every service: who asks, may it come in, what went wrong, what is to be told.
+
+admission ⟶ fault ⟶ handler ⟶ fault; every error leaves as a problem document, every request as one fact.
+One middleware, not five: each costs a request some percent.
+"""
+
+from collections.abc import Awaitable, Callable
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+from meshlite import propagation
+from meshlite.errors import BulkheadFullError, CallError, StorageError
+from meshlite.events import PROBES, Bus, RequestCompleted
+from meshlite.faults import HEADER, Faults, strike
+from meshlite.resilience.bulkhead import Bulkhead
+from meshlite.wire.problems import Problem, from_http, unavailable
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+CLIENT_CLOSED_REQUEST = 499
+
+
+class Boundary:
+    """The boundary of one service.
+
+    `draining` makes every answer say `Connection: close`; `refusing` turns strangers away.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        *,
+        bus: Bus,
+        log: structlog.typing.FilteringBoundLogger,
+        clock: Callable[[], float],
+        faults: Faults | None = None,
+        admission: Bulkhead | None = None,
+        guard: Callable[[web.Request], None] | None = None,
+    ) -> None:
+        self.service = service
+        self.in_flight = 0
+        self.draining = False
+        self.refusing = False
+        self._bus = bus
+        self._log = log
+        self._clock = clock
+        self._faults = faults
+        self._admission = admission
+        self._guard = guard
+
+    def middleware(self) -> Middleware:
+        """What goes into `web.Application.middlewares`, outermost."""
+        clock, publish, service = self._clock, self._bus.publish, self.service
+
+        @web.middleware
+        async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse:
+            started = clock()
+            inbound = propagation.read(request.headers, started)
+            propagation.current.set(inbound)  # each request runs in a task, and so in a context, of its own
+            resource = request.match_info.route.resource
+            route = resource.canonical if resource is not None else "unmatched"
+            status = CLIENT_CLOSED_REQUEST
+            self.in_flight += 1
+            try:
+                try:
+                    if self._guard is not None:
+                        self._guard(request)
+                    if route in PROBES:
+                        response = await handler(request)
+                    else:
+                        response = await self._admitted(request, handler, inbound, route)
+                except (Problem, web.HTTPException, CallError, StorageError) as error:
+                    response = self._explained(error, request)
+                except Exception:
+                    self._log.exception("request.crashed", service=service, route=route, request_id=inbound.request_id)
+                    response = Problem("internal", "the service failed; its log says more").response()
+                status = response.status
+                headers = response.headers
+                headers[propagation.REQUEST_ID] = inbound.request_id
+                if inbound.fault is not None:
+                    headers[HEADER] = inbound.fault
+                if self.draining:
+                    response.force_close()
+                    headers["Connection"] = "close"
+                return response
+            finally:
+                self.in_flight -= 1
+                publish(
+                    RequestCompleted(
+                        service,
+                        request.method,
+                        route,
+                        status,
+                        round((clock() - started) * 1000, 2),
+                        inbound.request_id,
+                        inbound.caller,
+                        inbound.attempt,
+                        inbound.fault,
+                    )
+                )
+
+        return boundary
+
+    async def _admitted(
+        self, request: web.Request, handler: Handler, inbound: propagation.Inbound, route: str
+    ) -> web.StreamResponse:
+        if self.refusing and inbound.caller == "external":
+            raise Problem("draining", "the mesh is stopping", retry_after=1.0)
+        admission = self._admission
+        if admission is not None and not admission.try_acquire():
+            await self._queue(admission, inbound)
+        try:
+            if self._faults is not None and self._faults.armed:
+                hits = self._faults.hits(inbound.caller, route, request.path)
+                if hits:
+                    return await strike(hits, handler, request, inbound)
+            return await handler(request)
+        finally:
+            if admission is not None:
+                admission.release()
+
+    async def _queue(self, admission: Bulkhead, inbound: propagation.Inbound) -> None:
+        patience = None if inbound.deadline is None else inbound.deadline - self._clock()
+        try:
+            await admission.acquire(patience)
+        except BulkheadFullError as error:
+            if patience is not None and inbound.deadline is not None and self._clock() >= inbound.deadline:
+                raise Problem("deadline-exceeded", "its time passed before it could be begun") from error
+            shed = {propagation.OVERLOADED: "true"}
+            raise Problem("overloaded", "too many requests at once", retry_after=1.0, headers=shed) from error
+
+    def _explained(self, error: Exception, request: web.Request) -> web.Response:
+        match error:
+            case Problem():
+                return error.response()
+            case CallError():
+                return unavailable(error).response()
+            case StorageError():
+                self._log.error("storage.failed", service=self.service, error=str(error))
+                detail = "the database cannot be used at the moment; nothing was changed"
+                return Problem("storage-unavailable", detail, retry_after=1.0).response()
+            case web.HTTPException() if error.status >= 400:
+                return from_http(error, request).response()
+        raise error

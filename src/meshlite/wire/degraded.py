@@ -1,0 +1,15 @@
+"""How an answer says that it is less than it should be: the header, and what may be kept of it."""
+
+from meshlite.errors import CallError
+
+HEADER = "meshlite-degraded"
+
+
+def note(dependency: str, error: CallError) -> str:
+    """Which dependency is missing, and why."""
+    return f"{dependency}; reason={error.reason}"
+
+
+def degraded_headers(value: str) -> dict[str, str]:
+    """The headers of a degraded answer."""
+    return {HEADER: value, "Cache-Control": "no-store"}

@@ -1,0 +1,193 @@
+"""A service's routes, said once: what aiohttp serves, and what the OpenAPI document says of it."""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from meshlite.events import PROBES
+from meshlite.wire.messages import is_list, reply
+from meshlite.wire.problems import CONTENT_TYPE, TYPES, Problem, ProblemDocument
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_REGEX = re.compile(r"\{(\w+):(?:[^{}]|\{[^{}]*\})+\}")
+_SCHEMA = "#/components/schemas/{name}"
+SWAGGER = Path(__file__).parents[1] / "swagger"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One operation. `answers` maps a status to the body's type (None: no body); `problems` are their types."""
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    answers: Mapping[int, Any]
+    query: type[msgspec.Struct] | None = None
+    body: Any = None
+    problems: Sequence[str] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+    path_types: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def template(self) -> str:
+        """The path without the patterns of its parameters."""
+        return _REGEX.sub(r"{\1}", self.path)
+
+
+class Routes:
+    """A service's operations, in order."""
+
+    def __init__(self, title: str, description: str) -> None:
+        self.title = title
+        self.description = description
+        self._routes: list[Route] = []
+
+    def add(
+        self, method: str, path: str, summary: str, answers: Mapping[int, Any], **more: Any
+    ) -> Callable[[Handler], Handler]:
+        """A decorator that makes a handler an operation; `more` is as in `Route`."""
+
+        def register(handler: Handler) -> Handler:
+            self._routes.append(Route(method, path, handler, summary, answers, **more))
+            return handler
+
+        return register
+
+    def mount(self, app: web.Application, state: Callable[[], str], version: str) -> None:
+        """Serve all of it from `app`, with `/healthz`, `/readyz`, `/openapi.json` and `/docs`."""
+        document = b""
+
+        async def healthz(_: web.Request) -> web.Response:
+            return reply({"status": "ok"})
+
+        async def readyz(_: web.Request) -> web.Response:
+            now = state()
+            return reply({"status": now}, 200 if now == "running" else 503)
+
+        async def openapi(_: web.Request) -> web.Response:
+            nonlocal document
+            document = document or msgspec.json.encode(_document(self.title, self.description, version, operations))
+            return web.Response(body=document, content_type="application/json")
+
+        operations = [
+            *self._routes,
+            Route("GET", "/healthz", healthz, "Is it alive?", {200: dict[str, str]}),
+            Route("GET", "/readyz", readyz, "Does it take requests?", {200: dict[str, str], 503: dict[str, str]}),
+        ]
+        for route in operations:
+            if route.method == "GET":
+                app.router.add_get(route.path, route.handler)  # and HEAD with it
+            else:
+                app.router.add_route(route.method, route.path, route.handler)
+        app.router.add_get("/openapi.json", openapi)
+        app.router.add_get("/docs", _docs(self.title))
+        app.router.add_get("/docs/{file}", _docs_file)
+
+
+def _document(title: str, description: str, version: str, operations: Sequence[Route]) -> dict[str, Any]:
+    """The OpenAPI 3.1 document."""
+    kinds = {kind for route in operations for kind in (*route.answers.values(), route.body) if kind is not None}
+    kinds |= {item.type for route in operations if route.query for item in msgspec.structs.fields(route.query)}
+    kinds |= {kind for route in operations for kind in route.path_types.values()} | {ProblemDocument}
+    ordered = sorted(kinds, key=str)
+    schemas, components = msgspec.json.schema_components(ordered, ref_template=_SCHEMA)
+    schema_of = dict(zip(ordered, schemas, strict=True))
+    paths: dict[str, Any] = {}
+    for route in operations:
+        paths.setdefault(route.template, {})[route.method.lower()] = {
+            "tags": ["probes" if route.template in PROBES else title.removeprefix("meshlite ")],
+            **_operation(route, schema_of),
+        }
+    info = {
+        "title": title,
+        "version": version,
+        "description": description,
+        "license": {"name": "MIT", "identifier": "MIT"},
+    }
+    return {"openapi": "3.1.0", "info": info, "paths": paths, "components": {"schemas": components}}
+
+
+def _operation(route: Route, schema_of: Mapping[Any, Any]) -> dict[str, Any]:
+    parameters = [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": schema_of.get(route.path_types.get(name), {"type": "string"}),
+        }
+        for name in re.findall(r"\{(\w+)\}", route.template)
+    ]
+    for item in msgspec.structs.fields(route.query) if route.query else ():
+        schema = schema_of[item.type]
+        if "anyOf" in schema:  # None only stands for "not given", which a query has no word for
+            (schema,) = [arm for arm in schema["anyOf"] if arm != {"type": "null"}]
+        style = {"style": "form", "explode": True} if is_list(item.type) else {}
+        parameters.append({"name": item.encode_name, "in": "query", "required": False, "schema": schema, **style})
+    for name, description in route.headers.items():
+        schema = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": r"^[\x21-\x7e]+$"}
+        parameters.append(
+            {"name": name, "in": "header", "description": description, "required": False, "schema": schema}
+        )
+    operation: dict[str, Any] = {
+        "summary": route.summary,
+        "operationId": route.handler.__name__,
+        "parameters": parameters,
+    }
+    if route.body is not None:
+        operation["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": schema_of[route.body]}},
+        }
+    operation["responses"] = _responses(route, schema_of)
+    return operation
+
+
+def _responses(route: Route, schema_of: Mapping[Any, Any]) -> dict[str, Any]:
+    responses: dict[str, Any] = {}
+    for status, kind in route.answers.items():
+        content = {"content": {"application/json": {"schema": schema_of[kind]}}} if kind is not None else {}
+        responses[str(status)] = {"description": _PHRASES[status], **content}
+    problems: dict[int, list[str]] = {}
+    for kind in route.problems:
+        problems.setdefault(TYPES[kind][0], []).append(kind)
+    for status, names in sorted(problems.items()):
+        content = {CONTENT_TYPE: {"schema": schema_of[ProblemDocument]}}
+        described = "; ".join(f"{TYPES[name][1]} (`{name}`)" for name in names)
+        responses[str(status)] = {"description": described, "content": content}
+    return responses
+
+
+_PHRASES = {200: "Here it is", 201: "Created", 202: "Accepted, will be completed", 204: "Done, no body", 503: "Not now"}
+
+
+_DOCS = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title><link rel="stylesheet" href="/docs/swagger-ui.css"><link rel="icon" href="data:,"></head>
+<body><div id="docs"></div><script src="/docs/swagger-ui-bundle.js"></script><script src="/docs/start.js"></script>
+</body></html>
+"""
+_START = 'SwaggerUIBundle({url: "/openapi.json", dom_id: "#docs", deepLinking: true, tryItOutEnabled: true});\n'
+_POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"
+
+
+def _docs(title: str) -> Handler:
+    async def docs(_: web.Request) -> web.StreamResponse:
+        page = _DOCS.format(title=title)
+        return web.Response(text=page, content_type="text/html", headers={"Content-Security-Policy": _POLICY})
+
+    return docs
+
+
+async def _docs_file(request: web.Request) -> web.StreamResponse:
+    name = request.match_info["file"]
+    if name == "start.js":
+        return web.Response(text=_START, content_type="text/javascript")
+    if name in {"swagger-ui.css", "swagger-ui-bundle.js"}:
+        return web.FileResponse(SWAGGER / name, headers={"Cache-Control": "max-age=86400"})
+    raise Problem("not-found", f"no file {name} here")

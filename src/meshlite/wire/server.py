@@ -1,0 +1,102 @@
+"""A listener: one application on one socket, its connections, and how they end."""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import HttpVersion11, web
+
+from meshlite.errors import StartError
+from meshlite.wire.problems import Problem, from_http
+
+KEEPALIVE = 75.0
+"""Seconds an idle connection lives; longer than aiohttp's clients keep theirs, so that the client closes first."""
+
+
+_CONNECTION: dict[str, Any] = {
+    "keepalive_timeout": KEEPALIVE,
+    "access_log": None,
+    "auto_decompress": False,
+    "lingering_time": 1.0,
+}
+
+
+class _Protocol(web.RequestHandler):
+    """aiohttp's connection, with its own errors (a request that cannot be parsed) in our shape."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer has begun")
+        if status == 400:
+            request._version = HttpVersion11  # what could not be parsed counts as HTTP/1.0 otherwise
+            first_line = (message or "it is not HTTP").strip().splitlines()[0].rstrip(":")
+            response = Problem("malformed-request", first_line).response()
+        else:
+            self.log_exception("connection.crashed", exc_info=exc)
+            response = Problem("internal", "the service failed; its log says more").response()
+        response.force_close()
+        return response
+
+
+Handler = Callable[[Any], Awaitable[web.StreamResponse]]
+
+
+def _in_shape(handler: Handler) -> Handler:
+    """`handler`, with what aiohttp refuses before any middleware (an `Expect` it cannot meet) in our shape."""
+
+    async def expected(request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except web.HTTPException as error:
+            return from_http(error, request).response()
+
+    return lambda request: expected(request) if "Expect" in request.headers else handler(request)
+
+
+class Listener:
+    """Binds at once, serves when told to, closes or is cut."""
+
+    def __init__(self, host: str, port: int, key: str) -> None:
+        """Bind. Raises StartError that names `key`, the setting which chose the port."""
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._socket.bind((host, port))
+            self._socket.listen(1024)
+        except OSError as error:
+            self._socket.close()
+            hint = f"choose another with --set {key}=PORT" if port else "see mesh.host"
+            raise StartError(f"cannot listen on {host}:{port}: {error.strerror}; {hint}") from error
+        self._socket.setblocking(False)
+        address, self.port = self._socket.getsockname()[:2]
+        address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104  only compared
+        self.url = f"http://[{address}]:{self.port}" if ":" in address else f"http://{address}:{self.port}"
+        self._runner: web.AppRunner | None = None
+        self._server: asyncio.Server | None = None
+
+    async def serve(self, app: web.Application, grace: float) -> None:
+        """Start `app` and take connections."""
+        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=grace, access_log=None)
+        await self._runner.setup()
+        loop, manager = asyncio.get_running_loop(), self._runner.server
+        assert manager is not None
+        manager.request_handler = _in_shape(manager.request_handler)
+        self._server = await loop.create_server(lambda: _Protocol(manager, loop=loop, **_CONNECTION), sock=self._socket)
+
+    def abandon(self) -> None:
+        """Give the port back at once; for a start that failed before `serve`, harmless afterwards."""
+        self._socket.close()
+
+    async def close(self) -> None:
+        """Stop listening; requests in flight may finish within the grace that `serve` was given; clean `app` up."""
+        if self._server is not None:
+            self._server.close()
+        self._socket.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
