@@ -1,0 +1,1 @@
+"""The three services. They know HTTP and their own tables, never one another."""

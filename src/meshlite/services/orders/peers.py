@@ -1,0 +1,72 @@
+"""What orders asks of users and of inventory."""
+
+from collections.abc import Iterable
+
+import msgspec
+from msgspec import Struct
+
+from meshlite.resilience.edge import Edge
+from meshlite.services.orders.domain import Item, Line, Product
+from meshlite.wire.problems import FieldError
+
+_AT_ONCE = 100
+
+
+class _Products(Struct):
+    items: list[Product]
+
+
+class _Reservation(Struct):
+    items: list[Item]
+
+
+class _Refusal(Struct):
+    type: str
+    detail: str
+    errors: list[FieldError] = []
+
+
+class Refused(Exception):
+    """Inventory will not reserve this: `kind` is its problem's type."""
+
+    def __init__(self, kind: str, detail: str, errors: list[FieldError]) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.errors = errors
+
+
+_products = msgspec.json.Decoder(_Products).decode
+_reservation = msgspec.json.Decoder(_Reservation).decode
+_refusal = msgspec.json.Decoder(_Refusal).decode
+
+
+async def user_exists(users: Edge, user_id: int) -> bool:
+    """Raises CallError."""
+    response = await users.get(f"/users/{user_id}", route="/users/{id}")
+    return await users.read(response, lambda _: response.status == 200, 200, 404)
+
+
+async def products_of(inventory: Edge, skus: Iterable[str]) -> dict[str, Product]:
+    """What is known of these products, by sku. Raises CallError."""
+    wanted, found = sorted(set(skus)), {}
+    for start in range(0, len(wanted), _AT_ONCE):
+        query = "&sku=".join(wanted[start : start + _AT_ONCE])  # a sku needs no quoting
+        response = await inventory.get(f"/inventory?limit={_AT_ONCE}&sku={query}", route="/inventory")
+        page = await inventory.read(response, _products, 200)
+        found.update({product.sku: product for product in page.items})
+    return found
+
+
+async def reserve(inventory: Edge, order_id: str, lines: list[Line]) -> list[Item]:
+    """Reserve `lines` for the order; the items with their prices and products. Raises Refused and CallError."""
+    response = await inventory.put(f"/reservations/{order_id}", route="/reservations/{order_id}", json={"items": lines})
+    if response.status < 400:
+        return (await inventory.read(response, _reservation, 200, 201)).items
+    refusal = await inventory.read(response, _refusal, 409, 422)
+    raise Refused(refusal.type.rpartition(":")[2], refusal.detail, refusal.errors)
+
+
+async def release(inventory: Edge, order_id: str) -> None:
+    """Release whatever the order holds, for good. Raises CallError."""
+    response = await inventory.delete(f"/reservations/{order_id}", route="/reservations/{order_id}")
+    await inventory.read(response, bytes, 204)

@@ -1,0 +1,347 @@
+"""The orders service, over HTTP: placing, repeating, cancelling, doing without."""
+
+import asyncio
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshlite.services.orders.checkout import AT_ONCE
+from tests.conftest import StartMesh, World
+
+DOWN = ("faults.down.kind=error", "faults.down.status=500", "faults.down.enabled=true")
+LOST = (*DOWN, "faults.down.service=inventory", "faults.down.phase=response", "faults.down.route=/reservations/*")
+
+QUICK = "edges.orders.inventory.breaker.reset_timeout=0.1"
+
+
+async def calm(world: World, order_id: str) -> str:
+    """The order's status, once it has one that lasts."""
+    for _ in range(200):
+        status = (await world.get("orders", f"/orders/{order_id}")).json["status"]
+        if status not in ("pending", "cancelling"):
+            return status
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"order {order_id} is still {status}")
+
+
+async def test_an_order_is_placed_and_its_stock_is_reserved(world: World) -> None:
+    """201 with its place, confirmed, at today's prices; the pieces are no longer available."""
+    before = await world.stock("SKU-2")
+    placed = await world.order(("SKU-1", 2), ("SKU-2", 5))
+    assert placed.status == 201
+    assert placed.json["status"] == "confirmed"
+    assert placed.json["items"][1]["unit_price"] == 3450
+    assert placed.json["items"][1]["product"]["sku"] == "SKU-2"
+    shown = (await world.get("orders", placed.headers["Location"])).json
+    assert shown == placed.json
+    assert (await world.stock("SKU-2"))["available"] == before["available"] - 5
+
+
+async def test_orders_are_listed_newest_first_in_pages(world: World) -> None:
+    """Following `next` gives a user's orders once each, newest first, and nobody else's."""
+    placed = [(await world.order(("SKU-1", 1))).json["id"] for _ in range(5)]
+    seen, path = [], "/orders?user_id=1&limit=2"
+    while path:
+        page = (await world.get("orders", path)).json
+        assert page["degraded"] == []
+        seen += [order["id"] for order in page["orders"]]
+        path = page["next"] and f"/orders?user_id=1&limit=2&cursor={page['next']}"
+    assert seen == [*reversed(placed), "00000000-0000-4000-8000-000000000001"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "kind", "pointer"),
+    [
+        ({"user_id": 99, "items": [{"sku": "SKU-1", "quantity": 1}]}, 422, "unknown-user", "/user_id"),
+        ({"user_id": 1, "items": [{"sku": "NOPE", "quantity": 1}]}, 422, "unknown-sku", "/items/0/sku"),
+        ({"user_id": 1, "items": [{"sku": "SKU-1", "quantity": 10**9}]}, 409, "out-of-stock", "/items/0/quantity"),
+        ({"user_id": 1, "items": []}, 422, "invalid-fields", "/items"),
+        ({"user_id": 1, "items": [{"sku": "SKU-1", "quantity": 0}]}, 422, "invalid-fields", "/items/0/quantity"),
+        ({"user_id": 1, "items": [{"sku": "SKU-1", "quantity": 2**31}]}, 422, "invalid-fields", "/items/0/quantity"),
+        ({"user_id": "1", "items": [{"sku": "SKU-1", "quantity": 1}]}, 422, "invalid-fields", "/user_id"),
+        ({"user_id": 1}, 422, "invalid-fields", "/items"),
+        (
+            {"user_id": 1, "items": [{"sku": "SKU-1", "quantity": 1}, {"sku": "SKU-1", "quantity": 2}]},
+            422,
+            "invalid-fields",
+            "/items/1/sku",
+        ),
+        ({"user_id": 1, "items": [{"sku": "SKU-1", "quantity": 1}], "x": 1}, 422, "invalid-fields", "/x"),
+    ],
+)
+async def test_what_cannot_be_ordered_is_refused_with_its_place(
+    world: World, body: dict[str, Any], status: int, kind: str, pointer: str
+) -> None:
+    """Each refusal says which field, and leaves the stock as it was."""
+    answer = await world.ask("POST", "orders", "/orders", body)
+    assert (answer.status, answer.json["type"]) == (status, f"urn:meshlite:problem:{kind}")
+    assert answer.json["errors"][0]["pointer"] == pointer
+    assert (await world.stock("SKU-1"))["reserved"] == 3
+
+
+async def test_two_hundred_orders_for_the_last_fifty_pieces_sell_fifty(start_mesh: StartMesh) -> None:
+    """Stock is never sold twice: fifty are confirmed, the others refused, and every piece has its order."""
+    patient = [
+        f"edges.orders.{name}.{key}=60.0" for name in ("users", "inventory") for key in ("timeout", "attempt_timeout")
+    ]
+    world = await start_mesh("policy.bulkhead.max_waiting=500", *patient)
+    await world.ask("PUT", "inventory", "/inventory/LAST", {"name": "Last", "unit_price": 1, "on_hand": 50})
+    answers = await asyncio.gather(*(world.order(("LAST", 1)) for _ in range(200)))
+    assert sorted(answer.status for answer in answers) == [201] * 50 + [409] * 150
+    stock = await world.stock("LAST")
+    assert (stock["reserved"], stock["available"]) == (50, 0)
+
+
+async def test_with_the_default_bulkhead_fifty_are_sold_all_the_same(start_mesh: StartMesh, tmp_path: Path) -> None:
+    """On disk, with the defaults: what the bulkhead turns away is 503, and fifty of the rest get a piece."""
+    world = await start_mesh(data=tmp_path / "d")
+    await world.ask("PUT", "inventory", "/inventory/LAST", {"name": "Last", "unit_price": 1, "on_hand": 50})
+    answers = await asyncio.gather(*(world.order(("LAST", 1)) for _ in range(200)))
+    statuses = [answer.status for answer in answers]
+    assert statuses.count(201) == 50
+    assert set(statuses) <= {201, 409, 503}
+    assert (await world.stock("LAST"))["reserved"] == 50
+
+
+async def test_a_repeat_with_the_same_key_gets_the_same_answer_and_changes_nothing(world: World) -> None:
+    """A final answer (201, 409, 422) is repeated verbatim and marked; bare and quoted keys are the same key."""
+    for lines, user in (([("SKU-1", 1)], 1), ([("SKU-1", 10**9)], 1), ([("NOPE", 1)], 1), ([("SKU-1", 1)], 99)):
+        key = f"key-{lines}-{user}".replace(" ", "").replace("'", "")
+        first = await world.order(*lines, user_id=user, key=key)
+        again = await world.order(*lines, user_id=user, key=f'"{key}"')
+        assert (again.status, again.body) == (first.status, first.body)
+        assert again.headers.get("Location") == first.headers.get("Location")
+        assert again.headers["Content-Type"] == first.headers["Content-Type"]
+        assert "Idempotent-Replayed" not in first.headers
+        assert again.headers["Idempotent-Replayed"] == "true"
+    assert (await world.stock("SKU-1"))["reserved"] == 4
+
+
+async def test_a_key_belongs_to_one_body(world: World) -> None:
+    """The same key with another body is 422, and nothing is done; the same meaning written otherwise is no other."""
+    await world.order(("SKU-1", 1), key="k")
+    other = await world.order(("SKU-1", 2), key="k")
+    assert (other.status, other.json["type"]) == (422, "urn:meshlite:problem:idempotency-key-reused")
+    shuffled = b'{"items": [{"quantity": 1, "sku": "SKU-1"}],\n "user_id": 1}'
+    headers = {"Idempotency-Key": "k", "Content-Type": "application/json"}
+    assert (await world.ask("POST", "orders", "/orders", data=shuffled, headers=headers)).status == 201
+    assert (await world.stock("SKU-1"))["reserved"] == 4
+
+
+async def test_concurrent_repeats_make_one_order(world: World) -> None:
+    """While the first is at work, its repeats are 409 of their own type; afterwards they get its answer."""
+    answers = await asyncio.gather(*(world.order(("SKU-1", 1), key="once") for _ in range(20)))
+    statuses = sorted(answer.status for answer in answers)
+    assert statuses.count(409) == 19
+    assert {a.json["type"] for a in answers if a.status == 409} == {"urn:meshlite:problem:idempotency-in-progress"}
+    assert (await world.order(("SKU-1", 1), key="once")).headers["Idempotent-Replayed"] == "true"
+    assert (await world.stock("SKU-1"))["reserved"] == 4
+
+
+@pytest.mark.parametrize("key", ["", '""', "x" * 256, "caf\xe9", '"abc', 'a"b', "a b"])
+async def test_a_key_that_cannot_be_read_is_refused(world: World, key: str) -> None:
+    """Empty, too long, not ASCII: 400, and no order."""
+    answer = await world.order(("SKU-1", 1), key=key)
+    assert (answer.status, answer.json["errors"][0]["pointer"]) == (400, "Idempotency-Key")
+
+
+async def test_orders_and_answers_outlive_a_restart(start_mesh: StartMesh, tmp_path: Path) -> None:
+    """After a restart on the same folder the order is there, and its key still gives its answer."""
+    data = tmp_path / "data"
+    world = await start_mesh(data=data)
+    placed = await world.order(("SKU-1", 4), key="k")
+    await world.mesh.stop()
+    world = await start_mesh(data=data)
+    assert (await world.get("orders", placed.headers["Location"])).json == placed.json
+    again = await world.order(("SKU-1", 4), key="k")
+    assert (again.status, again.body, again.headers["Idempotent-Replayed"]) == (201, placed.body, "true")
+    assert (await world.stock("SKU-1"))["reserved"] == 7
+
+
+async def test_a_503_is_not_final(start_mesh: StartMesh) -> None:
+    """A repeat after a 503 tries again, and the key ends with one confirmed order and one reservation."""
+    world = await start_mesh(QUICK)
+    world.set_faults(*LOST)
+    failed = await world.order(("SKU-5", 2), key="k")
+    assert (failed.status, failed.json["edge"]) == (503, "orders→inventory")
+    assert int(failed.headers["Retry-After"]) >= 1
+    world.set_faults()
+    while (placed := await world.order(("SKU-5", 2), key="k")).status == 503:
+        await asyncio.sleep(0.02)
+    assert placed.status == 201
+    statuses = [
+        await calm(world, order["id"]) for order in (await world.get("orders", "/orders?limit=2")).json["orders"]
+    ]
+    assert statuses == ["confirmed", "cancelled"]
+    assert (await world.stock("SKU-5"))["reserved"] == 2
+
+
+async def test_a_reservation_whose_answer_was_lost_is_released(start_mesh: StartMesh) -> None:
+    """Inventory did it and the answer was lost: the client gets 503, the order ends cancelled, its stock free."""
+    world = await start_mesh(QUICK)
+    world.set_faults(*LOST)
+    assert (await world.order(("SKU-5", 2))).status == 503
+    assert "PUT" in {line["method"] for line in world.logged("request.completed") if line.get("fault") == "down"}
+    world.set_faults()
+    order = (await world.get("orders", "/orders?limit=1")).json["orders"][0]
+    assert await calm(world, order["id"]) == "cancelled"
+    assert (await world.stock("SKU-5"))["reserved"] == 0
+    late = await world.ask(
+        "PUT", "inventory", f"/reservations/{order['id']}", {"items": [{"sku": "SKU-5", "quantity": 2}]}
+    )
+    assert late.json["type"] == "urn:meshlite:problem:reservation-released"
+
+
+async def test_what_was_never_sent_needs_no_undo(world: World) -> None:
+    """With the breaker open nothing begins: 503 at once, no order, and when to come back."""
+    world.mesh.edges["orders", "inventory"].breakers() or await world.order(("SKU-1", 1))
+    for _, breaker in world.mesh.edges["orders", "inventory"].breakers():
+        breaker.set_mode("forced_open")
+    before = (await world.get("orders", "/orders")).json["orders"]
+    refused = await world.order(("SKU-1", 1))
+    assert (refused.status, refused.json["edge"]) == (503, "orders→inventory")
+    assert "Retry-After" not in refused.headers  # forced open: nobody knows for how long
+    assert len((await world.get("orders", "/orders")).json["orders"]) == len(before)
+
+
+async def test_an_order_needs_the_users_service(world: World) -> None:
+    """Users is a hard dependency of an order: without it 503 with the edge, and nothing is reserved."""
+    world.set_faults(*DOWN, "faults.down.service=users")
+    refused = await world.order(("SKU-1", 1))
+    assert (refused.status, refused.json["edge"]) == (503, "orders→users")
+    assert (await world.stock("SKU-1"))["reserved"] == 3
+
+
+async def test_without_inventory_orders_are_shown_without_products(world: World) -> None:
+    """Inventory is a soft dependency of a look: 200, products null, what is missing and why in body and header."""
+    world.set_faults(*DOWN, "faults.down.service=inventory")
+    listed = await world.get("orders", "/orders?user_id=1")
+    assert listed.status == 200
+    assert listed.json["degraded"] == ["inventory"]
+    assert listed.json["orders"][0]["items"][0]["product"] is None
+    assert listed.json["orders"][0]["items"][0]["unit_price"] == 900
+    assert listed.headers["meshlite-degraded"] == "inventory; reason=error"
+    assert listed.headers["Cache-Control"] == "no-store"
+    for _ in range(2):
+        listed = await world.get("orders", "/orders?user_id=1")
+    assert listed.headers["meshlite-degraded"] == "inventory; reason=circuit_open"
+    through = await world.get("users", "/users/1?include=orders")
+    assert through.json["degraded"] == ["inventory"]
+    assert through.headers["meshlite-degraded"] == "inventory; reason=circuit_open"
+
+
+async def test_cancelling_gives_the_stock_back_once(world: World) -> None:
+    """200 cancelled, and again 200; the stock is freed once."""
+    placed = (await world.order(("SKU-5", 7))).json
+    for _ in range(2):
+        cancelled = await world.ask("POST", "orders", f"/orders/{placed['id']}/cancel")
+        assert (cancelled.status, cancelled.json["status"]) == (200, "cancelled")
+        assert (await world.stock("SKU-5"))["reserved"] == 0
+
+
+async def test_cancelling_without_inventory_is_accepted_and_completes_by_itself(start_mesh: StartMesh) -> None:
+    """202 while inventory is down; when it is back the order ends cancelled without anybody asking."""
+    world = await start_mesh(QUICK)
+    placed = (await world.order(("SKU-5", 7))).json
+    world.set_faults(*DOWN, "faults.down.service=inventory")
+    accepted = await world.ask("POST", "orders", f"/orders/{placed['id']}/cancel")
+    assert (accepted.status, accepted.json["status"]) == (202, "cancelling")
+    world.set_faults()
+    assert await calm(world, placed["id"]) == "cancelled"
+    assert (await world.stock("SKU-5"))["reserved"] == 0
+
+
+@pytest.mark.slow
+async def test_a_client_that_leaves_while_cancelling_leaves_nothing_half_done(
+    start_mesh: StartMesh, tmp_path: Path
+) -> None:
+    """On disk, gone at any moment: every order ends cancelled or is still confirmed, and the stock agrees."""
+    world = await start_mesh(data=tmp_path / "d")
+    placed = [(await world.order(("SKU-5", 1))).json["id"] for _ in range(20)]
+    for n, order_id in enumerate(placed):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.0004 * n):
+                await world.ask("POST", "orders", f"/orders/{order_id}/cancel")
+    await asyncio.sleep(0.2)
+    statuses = [await calm(world, order_id) for order_id in placed]
+    assert set(statuses) <= {"confirmed", "cancelled"}
+    assert (await world.stock("SKU-5"))["reserved"] == statuses.count("confirmed")
+
+
+async def test_one_order_that_cannot_be_undone_does_not_hold_up_the_others(start_mesh: StartMesh) -> None:
+    """A release that always fails is tried again and again; the next order's is not kept waiting for it."""
+    world = await start_mesh("edges.orders.inventory.breaker=false")
+    one, two = [(await world.order(("SKU-5", 1))).json["id"] for _ in range(2)]
+    world.set_faults(*DOWN, "faults.down.service=inventory")
+    for order_id in (one, two):
+        assert (await world.ask("POST", "orders", f"/orders/{order_id}/cancel")).status == 202
+    world.set_faults(*DOWN, "faults.down.service=inventory", f"faults.down.route=/reservations/{one}")
+    assert await calm(world, two) == "cancelled"
+    assert (await world.get("orders", f"/orders/{one}")).json["status"] == "cancelling"
+
+
+async def test_a_deadline_that_passes_after_the_first_effect_does_not_stop_the_order(world: World) -> None:
+    """Inventory takes longer than the caller has: the order is confirmed all the same, not begun and undone."""
+    world.set_faults(
+        "faults.s.kind=delay", "faults.s.seconds=0.15", "faults.s.service=inventory", "faults.s.enabled=true"
+    )
+    body = {"user_id": 1, "items": [{"sku": "SKU-5", "quantity": 1}]}
+    placed = await world.ask("POST", "orders", "/orders", body, headers={"X-Envoy-Expected-Rq-Timeout-Ms": "100"})
+    assert (placed.status, placed.json["status"]) == (201, "confirmed")
+
+
+async def test_clients_that_give_up_do_not_multiply_the_work(world: World) -> None:
+    """However many clients have gone, no more orders are placed at once than there are turns."""
+    world.set_faults(
+        "faults.s.kind=delay", "faults.s.seconds=0.15", "faults.s.service=inventory", "faults.s.enabled=true"
+    )
+    at_once: list[int] = []
+
+    async def impatient() -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await world.order(("SKU-1", 1))
+        at_once.append(world.mesh.edges["orders", "inventory"].in_flight)
+
+    await asyncio.gather(*(impatient() for _ in range(80)))
+    assert max(at_once) <= AT_ONCE
+
+
+async def test_a_rejected_order_cannot_be_cancelled(world: World) -> None:
+    """An order that never held anything is 409; one that never was, 404."""
+    await world.order(("SKU-5", 61))
+    rejected = (await world.get("orders", "/orders?limit=1")).json["orders"][0]
+    assert rejected["status"] == "rejected"
+    refused = await world.ask("POST", "orders", f"/orders/{rejected['id']}/cancel")
+    assert (refused.status, refused.json["type"]) == (409, "urn:meshlite:problem:not-cancellable")
+    assert (await world.ask("POST", "orders", "/orders/none/cancel")).status == 404
+
+
+async def test_a_client_that_goes_away_before_anything_happened_leaves_nothing(world: World) -> None:
+    """Gone while the user is being checked: no order, no reservation."""
+    world.set_faults("faults.s.kind=delay", "faults.s.seconds=0.2", "faults.s.service=users", "faults.s.enabled=true")
+    before = len((await world.get("orders", "/orders")).json["orders"])
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await world.order(("SKU-5", 1))
+    await asyncio.sleep(0.2)
+    assert len((await world.get("orders", "/orders")).json["orders"]) == before
+
+
+async def test_a_client_that_goes_away_later_does_not_stop_the_order(world: World) -> None:
+    """Gone while inventory reserves: the order goes to its end all the same, and a repeat gets its answer."""
+    world.set_faults(
+        "faults.s.kind=delay", "faults.s.seconds=0.2", "faults.s.service=inventory", "faults.s.enabled=true"
+    )
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await world.order(("SKU-5", 1), key="k")
+    for _ in range(100):
+        again = await world.order(("SKU-5", 1), key="k")
+        if again.status == 201:
+            break
+        await asyncio.sleep(0.02)
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert (await world.stock("SKU-5"))["reserved"] == 1
