@@ -1,0 +1,7 @@
+"""`python -m meshlite`."""
+
+import sys
+
+from meshlite.cli import main
+
+sys.exit(main())

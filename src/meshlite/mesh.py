@@ -1,0 +1,325 @@
+"""The composition root: builds the services and their edges, starts them together, drains and stops them together."""
+
+import asyncio
+import fcntl
+import importlib
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from types import TracebackType
+from typing import Any, Self
+
+from aiohttp import web
+from msgspec.structs import replace
+from structlog.typing import FilteringBoundLogger
+
+from meshlite import __version__
+from meshlite.config import EDGES, SERVICES, Config, diff
+from meshlite.context import Context
+from meshlite.errors import ConfigError, StartError
+from meshlite.events import Bus, ConfigApplied, ConfigRejected, FaultSwitched, RequestCompleted, ServiceMoved
+from meshlite.faults import Faults
+from meshlite.resilience.bulkhead import Bulkhead
+from meshlite.resilience.edge import Edge
+from meshlite.telemetry import logs
+from meshlite.telemetry.metrics import Metrics
+from meshlite.wire.boundary import Boundary
+from meshlite.wire.server import Listener
+
+CLOSING_ORDER = ("users", "orders", "inventory")
+"""Callers before those whom they need to bring their work to an end."""
+_LOOK_EVERY = 0.25
+_CUT = 0.1
+Guard = Callable[[web.Request], None]
+
+
+@dataclass(slots=True)
+class Service:
+    """One service as the mesh holds it."""
+
+    name: str
+    listener: Listener
+    boundary: Boundary
+    faults: Faults
+    state: str = "starting"
+
+
+class Mesh:
+    """Three services, their edges, and if `control` is given the control app that it makes.
+
+    Use it as an async context manager. `config` is what it runs on; `log` is where its facts go, `access`, where given,
+    where requests' lines go instead; `reload`, where given,
+    is called when the config's file changes, and what it returns is taken up. `clock` is monotonic, in seconds: a test
+    in virtual time gives the loop's.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        log: FilteringBoundLogger,
+        *,
+        access: Callable[[RequestCompleted], None] | None = None,
+        control: "Callable[[Mesh], tuple[web.Application, Guard]] | None" = None,
+        reload: Callable[[], Config] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.config = config
+        self.log = log
+        self.state = "starting"
+        self.services: dict[str, Service] = {}
+        self.edges: dict[tuple[str, str], Edge] = {}
+        self.control_url: str | None = None
+        self.metrics = Metrics(__version__)
+        self.bus = Bus(lambda sink, error: log.error("sink.dropped", sink=repr(sink), exc_info=error))
+        self.bus.subscribe(logs.sink(log, access or logs.through(log)))
+        self.bus.subscribe(self.metrics.sink)
+        self._control = control
+        self._reload = reload
+        self._clock = clock
+        self._stop_by = 0.0
+        self._control_boundary: list[Boundary] = []
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    @property
+    def urls(self) -> dict[str, str]:
+        """Where each service is."""
+        return {name: service.listener.url for name, service in self.services.items()}
+
+    async def _start(self) -> None:
+        config, host = self.config, self.config.mesh.host
+        listeners = {name: self._listen(host, config.services[name].port, f"services.{name}.port") for name in SERVICES}
+        control = self._listen(host, config.control.port, "control.port") if self._control else None
+        if config.data is not None:
+            self._stack.callback(_claim(config.data))
+        urls = {name: listener.url for name, listener in listeners.items()}
+        for caller, callee in EDGES:
+            edge = await self._stack.enter_async_context(self._edge(caller, callee, urls[callee]))
+            self.edges[caller, callee] = edge
+        for name in SERVICES:
+            self.services[name] = self._service(name, listeners[name])
+        for name in reversed(CLOSING_ORDER):
+            await self._serve(self.services[name])
+        if self._control and control:
+            await self._serve_control(self._control, control)
+        self.state = "running"
+        for service in self.services.values():
+            self._move(service, "running")
+        self._arm()
+        if self._reload:
+            await self._stack.enter_async_context(_task(self._watch(self._reload), "config-watcher"))
+
+    def _listen(self, host: str, port: int, key: str) -> Listener:
+        listener = Listener(host, port, key)
+        self._stack.callback(listener.abandon)
+        return listener
+
+    @asynccontextmanager
+    async def _edge(self, caller: str, callee: str, url: str) -> AsyncIterator[Edge]:
+        edge = Edge(
+            caller,
+            callee,
+            self.config.edges[caller][callee],
+            url=url,
+            bus=self.bus,
+            clock=self._clock,
+            random=Random(f"{self.config.mesh.seed}:{caller}→{callee}"),  # noqa: S311  jitter, one stream an edge
+        )
+        try:
+            yield edge
+        finally:
+            await edge.close()
+
+    def _service(self, name: str, listener: Listener) -> Service:
+        admission = self.config.policy.admission
+        faults = Faults(name, self.config.mesh.seed)
+        boundary = Boundary(
+            name,
+            bus=self.bus,
+            log=self.log,
+            clock=self._clock,
+            faults=faults,
+            admission=None if admission is None else Bulkhead(admission.max_concurrent, admission.max_waiting, name),
+        )
+        return Service(name, listener, boundary, faults)
+
+    async def _serve(self, service: Service) -> None:
+        section = self.config.services[service.name]
+        context = Context(
+            name=service.name,
+            settings=section,
+            data=self.config.data,
+            peers={callee: edge for (caller, callee), edge in self.edges.items() if caller == service.name},
+            log=self.log.bind(service=service.name),
+            clock=self._clock,
+            state=lambda: service.state,
+            grace=lambda: max(self._stop_by - self._clock(), 0.0),
+            version=__version__,
+        )
+        app = _make(section.app, f"services.{service.name}.app", context)
+        app.middlewares.insert(0, service.boundary.middleware())
+        self._stack.push_async_callback(service.listener.close)
+        await service.listener.serve(app, _CUT)
+
+    async def _serve_control(
+        self, control: "Callable[[Mesh], tuple[web.Application, Guard]]", listener: Listener
+    ) -> None:
+        app, guard = control(self)
+        boundary = Boundary("control", bus=self.bus, log=self.log, clock=self._clock, guard=guard)
+        self._control_boundary.append(boundary)
+        app.middlewares.insert(0, boundary.middleware())
+        self._stack.push_async_callback(listener.close)
+        await listener.serve(app, _CUT)
+        self.control_url = listener.url
+
+    def _move(self, service: Service, state: str) -> None:
+        service.state = state
+        self.bus.publish(ServiceMoved(service.name, state, service.listener.url))
+
+    def _arm(self) -> None:
+        for service in self.services.values():
+            service.faults.arm(self.config.faults)
+
+    async def _watch(self, reload: Callable[[], Config]) -> None:
+        """Take up the file whenever it changes; a look costs some microseconds. The first one reads it in any case."""
+        path = self.config.path or self.config.folder / "config.toml"
+        taken: object = None
+        last: object = None
+        while True:
+            await asyncio.sleep(_LOOK_EVERY)
+            stamp = _stamp(path)
+            if stamp == last and stamp != taken:  # unchanged since the last look: whoever wrote it has finished
+                taken = stamp
+                self.take_up(reload)
+            last = stamp
+
+    def take_up(self, reload: Callable[[], Config]) -> None:
+        """Take up what `reload` gives; where it raises ConfigError, nothing changes and one line says why."""
+        try:
+            new = reload()
+        except ConfigError as error:
+            self.bus.publish(ConfigRejected(str(self.config.path), error.problems))
+            return
+        except Exception as error:  # whatever is in the file, the mesh goes on
+            self.log.error("config.crashed", exc_info=error)
+            return
+        hot, restart = diff(self.config, new)
+        before = self.config.faults
+        self.config = replace(self.config, faults=new.faults)
+        self._arm()
+        for name in sorted(before.keys() | new.faults.keys()):
+            was, now = (name in rules and rules[name].enabled for rules in (before, new.faults))
+            if was != now:
+                self.bus.publish(FaultSwitched(name, now))
+        if hot or restart:
+            self.bus.publish(ConfigApplied(hot, restart))
+
+    async def stop(self) -> None:
+        """Drain and stop: readiness fails, answers say close, what is in flight finishes within `shutdown_grace`."""
+        if self.state in ("draining", "stopped"):
+            return
+        self.state = "draining"
+        grace = self.config.mesh.shutdown_grace
+        self._stop_by = self._clock() + grace
+        boundaries = [service.boundary for service in self.services.values()]
+        for boundary in (*boundaries, *self._control_boundary):
+            boundary.draining = True
+        for service in self.services.values():
+            self._move(service, "draining")
+        try:
+            await self._drain(boundaries, grace)
+        finally:
+            await self._stack.aclose()
+            for service in self.services.values():
+                self._move(service, "stopped")
+            self.state = "stopped"
+
+    async def _drain(self, boundaries: list[Boundary], grace: float) -> None:
+        """Wait until nothing is in flight, then turn strangers away (503) until calls between services have ended too.
+
+        Where it never becomes quiet, strangers are turned away from half of `grace` on.
+        """
+
+        def busy() -> int:
+            return sum(boundary.in_flight for boundary in boundaries)
+
+        async def quiet(until: float) -> None:
+            while busy() and self._clock() < until:  # noqa: ASYNC110  requests set no event for a stop's sake
+                await asyncio.sleep(0.01)
+
+        await quiet(self._stop_by - grace / 2)
+        for boundary in boundaries:
+            boundary.refusing = True
+        await quiet(self._stop_by)
+        if left := busy():
+            self.log.warning("mesh.cut", requests=left, grace=grace)
+
+
+@asynccontextmanager
+async def _task(work: Any, name: str) -> AsyncIterator[None]:
+    """Run `work` beside what is inside; if it crashes, that comes out at the end."""
+    task = asyncio.create_task(work, name=name)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.result()
+
+
+def _make(target: str, key: str, context: Context) -> web.Application:
+    """The application that `target`, "module:function", makes. Raises StartError that names `key`."""
+    module, _, function = target.partition(":")
+    try:
+        app = getattr(importlib.import_module(module), function)(context)
+    except Exception as error:
+        raise StartError(f"cannot load {key} = {target!r}: {type(error).__name__}: {error}") from error
+    if not isinstance(app, web.Application):
+        raise StartError(f"cannot use {key} = {target!r}: it made {app!r}, not an aiohttp application")
+    return app
+
+
+def _claim(folder: Path) -> Callable[[], None]:
+    """Make the data folder this process's own until the returned function is called. Raises StartError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise StartError(
+            f"cannot write to the data folder {folder}: {error.strerror}; choose another with --set mesh.data=FOLDER"
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise StartError(
+            f"another mesh uses the data folder {folder}; choose another with --set mesh.data=FOLDER"
+        ) from error
+    return lock.close
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino

@@ -1,0 +1,221 @@
+"""The command line, as a person uses it: real processes."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from meshlite import __version__
+from meshlite.cli import main
+from tests.conftest import FREE_PORTS
+
+pytestmark = pytest.mark.slow
+
+
+class Process:
+    """A running `python -m meshlite`."""
+
+    def __init__(self, process: asyncio.subprocess.Process, banner: str) -> None:
+        self.process = process
+        self.banner = banner
+        self.urls = dict(re.findall(r"^  (users|orders|inventory|control) +(http://\S+)$", banner, re.MULTILINE))
+
+    async def end(self, *signals: signal.Signals) -> tuple[int, list[dict[str, object]]]:
+        """Send the signals; the exit code, and what was logged."""
+        for number in signals:
+            self.process.send_signal(number)
+            await asyncio.sleep(0.1)
+        _, log = await asyncio.wait_for(self.process.communicate(), 10)
+        return self.process.returncode or 0, [json.loads(line) for line in log.splitlines()]
+
+
+@asynccontextmanager
+async def meshlite(folder: Path, *arguments: str) -> AsyncIterator[Process]:
+    command = [sys.executable, "-m", "meshlite", *arguments]
+    for override in FREE_PORTS:
+        command += ["--set", override]
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        cwd=folder,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "TERM": "dumb"},
+    )
+    assert process.stdout is not None
+    try:
+        banner = b""
+        while b"Ctrl-C" not in banner:
+            line = await asyncio.wait_for(process.stdout.readline(), 10)
+            assert line, (await process.communicate())[1].decode()
+            banner += line
+        yield Process(process, banner.decode())
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def run(folder: Path, *arguments: str) -> tuple[int, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "meshlite",
+        *arguments,
+        cwd=folder,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 20)
+    return process.returncode or 0, out.decode(), err.decode()
+
+
+async def test_it_says_where_everything_is(tmp_path: Path) -> None:
+    """The four addresses, three commands to try, the config and the data folder in force; the commands work."""
+    async with meshlite(tmp_path) as process, aiohttp.ClientSession() as client:
+        assert set(process.urls) == {"users", "orders", "inventory", "control"}
+        assert "built-in defaults" in process.banner
+        assert str(tmp_path / "data") in process.banner
+        curls = re.findall(r"^  curl '?(http://[^'\s]+)'?$", process.banner, re.MULTILINE)
+        assert len(curls) == 3
+        for url in curls:
+            async with client.get(url) as response:
+                assert response.status == 200
+    assert sorted(path.name for path in (tmp_path / "data").glob("*.db")) == ["inventory.db", "orders.db", "users.db"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_stops_it_in_good_order(tmp_path: Path, number: signal.Signals) -> None:
+    """What is in flight finishes, the exit code is 0, and the log tells the way there."""
+    slow = ["--set", "faults.f={kind='delay', seconds=0.5, service='users', enabled=true}"]
+    async with meshlite(tmp_path, *slow, "--log-format", "json") as process, aiohttp.ClientSession() as client:
+        request = asyncio.create_task(client.get(process.urls["users"] + "/users/1"))
+        await asyncio.sleep(0.2)
+        ended = asyncio.create_task(process.end(number))
+        async with await request as response:
+            assert (response.status, response.headers["Connection"]) == (200, "close")
+        code, log = await ended
+        assert code == 0
+        moves = [(line["service"], line["state"]) for line in log if line["event"] == "service.moved"]
+        for name in ("users", "orders", "inventory"):
+            assert [state for service, state in moves if service == name] == ["running", "draining", "stopped"]
+
+
+async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+    """Nobody has to wait for a grace."""
+    hang = [
+        "--set",
+        "faults.f={kind='delay', seconds=60, service='users', enabled=true}",
+        "--set",
+        "mesh.shutdown_grace=60",
+    ]
+    async with meshlite(tmp_path, *hang) as process, aiohttp.ClientSession() as client:
+        request = asyncio.create_task(client.get(process.urls["users"] + "/users/1"))
+        await asyncio.sleep(0.2)
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        code, _ = await process.end(signal.SIGTERM, signal.SIGTERM)
+        assert loop.time() - start < 2
+        assert code == 128 + signal.SIGTERM
+        with pytest.raises(aiohttp.ClientError):
+            await request
+
+
+async def test_a_taken_port_is_one_line(tmp_path: Path) -> None:
+    """Exit 2, one line that names the `--set` that helps, no data folder made."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        overrides = [text for key in FREE_PORTS for text in ("--set", key)]
+        code, out, err = await run(tmp_path, *overrides, "--set", f"services.orders.port={port}")
+    assert (code, out) == (2, "")
+    assert err == (
+        f"meshlite: cannot listen on 127.0.0.1:{port}: Address already in use; "
+        "choose another with --set services.orders.port=PORT\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_data_folder_that_cannot_be_is_one_line(tmp_path: Path) -> None:
+    """Exit 2, with the folder and the key."""
+    (tmp_path / "file").write_text("")
+    overrides = [text for key in FREE_PORTS for text in ("--set", key)]
+    code, out, err = await run(tmp_path, *overrides, "--set", "mesh.data=file/data")
+    assert (code, out) == (2, "")
+    assert err.startswith(f"meshlite: cannot write to the data folder {tmp_path / 'file/data'}: Not a directory")
+    assert err.count("\n") == 1
+
+
+async def test_a_newer_database_is_one_line(tmp_path: Path) -> None:
+    """Exit 2 before anything listens for long."""
+    import sqlite3
+
+    (tmp_path / "data").mkdir()
+    connection = sqlite3.connect(tmp_path / "data/orders.db")
+    connection.execute("PRAGMA user_version=99")
+    connection.close()
+    overrides = [text for key in FREE_PORTS for text in ("--set", key)]
+    code, _, err = await run(tmp_path, *overrides)
+    assert code == 2
+    assert re.fullmatch(r"meshlite: the database .*orders\.db has schema version 99, newer than .*\n", err), err
+
+
+async def test_a_wrong_config_is_all_said_at_once(tmp_path: Path) -> None:
+    """`check` and a start say the same, every fault with its place, exit 2; a good file is `ok`."""
+    (tmp_path / "config.toml").write_text("[policy]\ntimeout = 0\n[services.users]\nport = 'x'\n")
+    for arguments in (["check"], []):
+        code, out, err = await run(tmp_path, *arguments)
+        assert (code, out) == (2, "")
+        assert err.splitlines() == [
+            "meshlite: config.toml: policy.timeout: expected `float` > 0.0, got 0",
+            "meshlite: config.toml: services.users.port: expected `int`, got `str`",
+        ]
+    (tmp_path / "config.toml").write_text("[edges.orders.users]\nattempt_timeout = 0.5\n")
+    code, out, err = await run(tmp_path, "check")
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [
+        "warning: edges.orders.users.timeout: 2 attempts of 0.5 s do not fit into 0.6 s: the last ones are cut short",
+        "config.toml: ok",
+    ]
+
+
+async def test_an_order_survives_a_kill(tmp_path: Path) -> None:
+    """201, SIGKILL, start again: the order is there, confirmed."""
+    body = {"user_id": 1, "items": [{"sku": "SKU-1", "quantity": 1}]}
+    async with aiohttp.ClientSession() as client:
+        async with meshlite(tmp_path) as process:
+            async with client.post(process.urls["orders"] + "/orders", json=body) as response:
+                assert response.status == 201
+                place = response.headers["Location"]
+            process.process.kill()
+        async with meshlite(tmp_path) as process, client.get(process.urls["orders"] + place) as response:
+            assert (await response.json())["status"] == "confirmed"
+
+
+def test_options_go_before_or_after_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--set X check` and `check --set X` mean the same."""
+    monkeypatch.chdir(tmp_path)
+    for arguments in (["--set", "policy.timeout=0", "check"], ["check", "--set", "policy.timeout=0"]):
+        assert main(arguments) == 2
+        assert "policy.timeout" in capsys.readouterr().err
+    (tmp_path / "x.toml").write_text("[mesh]\nseed = 'x'")
+    for arguments in (["--config", "x.toml", "check"], ["check", "--config", "x.toml"]):
+        assert main(arguments) == 2
+        assert "x.toml: mesh.seed" in capsys.readouterr().err
+
+
+def test_the_version_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--version`."""
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"meshlite {__version__}\n"
