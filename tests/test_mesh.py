@@ -94,13 +94,14 @@ async def test_a_stop_that_is_cancelled_lets_go_of_everything(start_mesh: StartM
     assert (await (await start_mesh(data=tmp_path / "d")).get("users", "/users/1")).status == 200
 
 
+@pytest.mark.slow
 async def test_late_in_the_drain_strangers_are_turned_away_with_an_answer(start_mesh: StartMesh) -> None:
     """From half of the grace on, requests from outside get 503 and are not dropped."""
-    world = await start_mesh(*SLOW_USERS[:1], "faults.f.seconds=0.5", *SLOW_USERS[2:], "mesh.shutdown_grace=0.6")
+    world = await start_mesh(*SLOW_USERS[:1], "faults.f.seconds=1.5", *SLOW_USERS[2:], "mesh.shutdown_grace=1.8")
     held = asyncio.create_task(world.get("users", "/users/1"))
     await asyncio.sleep(0.05)
     stop = asyncio.create_task(world.mesh.stop())
-    await asyncio.sleep(0.35)
+    await asyncio.sleep(1.1)
     refused = await world.get("inventory", "/inventory")
     assert (refused.status, refused.json["type"]) == (503, "urn:meshlite:problem:draining")
     assert (await held).status == 200

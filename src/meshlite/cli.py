@@ -150,5 +150,8 @@ try
   curl '{urls["orders"]}/orders?user_id=1'
   curl {urls["inventory"]}/inventory
 
+look
+  {urls["users"]}/docs (and the others'), {control}/api/edges, {control}/metrics
+
 Ctrl-C stops it.
 """

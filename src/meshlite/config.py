@@ -172,7 +172,7 @@ def load(path: Path | None, overrides: Sequence[str] = ()) -> Config:
         except ValueError as error:
             problems.append(str(error))
     place = str(found or "built-in defaults") + (" with --set" if overrides else "")
-    problems += [f"{place}: {fault.dotted}: {fault.detail}" for fault in _check(merged)]
+    problems += [f"{place}: {fault.dotted}: {fault.detail.replace('| null', '| false')}" for fault in _check(merged)]
     if problems:
         raise ConfigError(problems)
     return _build(merged, found, file.absolute().parent)

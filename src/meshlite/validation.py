@@ -98,10 +98,20 @@ def _choices(kind: Any) -> list[str]:
     return [choice for arm in get_args(kind) for choice in _choices(arm)]
 
 
+def _form(kind: Any) -> str | None:
+    """What a pattern stands for, in words: the description of the type that has it."""
+    for meta in getattr(kind, "__metadata__", ()):
+        if meta.description:
+            return str(meta.description)
+    return next(filter(None, map(_form, get_args(kind))), None)
+
+
 def _text(error: msgspec.ValidationError, value: object, kind: Any) -> str:
     if str(error).startswith("Invalid enum value") and (choices := _choices(kind)):
         return f"expected {' or '.join(choices)}, got {value!r:.40}"
-    text = str(error).split(" - at ", maxsplit=1)[0].replace("| null", "| false").replace("Expected", "expected")
+    if "matching regex" in str(error) and (form := _form(kind)):
+        return f"expected {form}, got {value!r:.60}"
+    text = str(error).split(" - at ", maxsplit=1)[0].replace("Expected", "expected")
     text = text.replace("Object missing", "missing").replace("Object contains", "has an").replace("Invalid", "invalid")
     if ", got" not in text and isinstance(value, str | int | float) and len(shown := repr(value)) <= _SHOWN:
         text += f", got {shown}"

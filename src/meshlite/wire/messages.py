@@ -18,7 +18,15 @@ BODY_PATIENCE = 10.0
 """Seconds that a body may take to arrive: it holds one of the service's places meanwhile."""
 JSON_TYPES = ("application/json", "application/merge-patch+json")
 
-Text = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f\ud800-\udfff]+$(?!\n)")]
+Text = Annotated[
+    str,
+    Meta(
+        description="text without control characters",
+        min_length=1,
+        max_length=200,
+        pattern=r"^[^\x00-\x1f\x7f\ud800-\udfff]+$(?!\n)",
+    ),
+]
 Limit = Annotated[int, Meta(ge=1, le=200, description="how many at the most")]
 Cursor = Annotated[str, Meta(max_length=300, description="`next` of the page before")]
 

@@ -119,7 +119,9 @@ def _readable(text: str) -> str:
 
 def invalid(faults: list[Fault], *, pointers: bool = True) -> Problem:
     """422 for `faults`: JSON pointers for a body's, plain names for a query's."""
-    errors = [FieldError(fault.pointer if pointers else fault.dotted, fault.detail) for fault in faults]
+    errors = [
+        FieldError(fault.pointer if pointers else fault.dotted, fault.detail.replace(" | null", "")) for fault in faults
+    ]
     detail = "; ".join(f"{error.pointer or 'the body'}: {error.detail}" for error in errors)
     return Problem("invalid-fields", detail, errors=errors)
 

@@ -6,10 +6,22 @@ from msgspec import Meta, Struct
 
 from meshlite.wire.messages import Text
 
-Sku = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$(?!\n)")]
+Sku = Annotated[
+    str,
+    Meta(
+        description="up to 64 letters, digits, dots, hyphens and underscores",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$(?!\n)",
+    ),
+]
 Quantity = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Amount = Annotated[int, Meta(ge=0, le=2**53 - 1)]
-OrderId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._~-]{0,63}$(?!\n)")]
+OrderId = Annotated[
+    str,
+    Meta(
+        description="up to 64 letters, digits, dots, hyphens, tildes and underscores",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._~-]{0,63}$(?!\n)",
+    ),
+]
 
 
 class Product(Struct, frozen=True):

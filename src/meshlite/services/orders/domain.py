@@ -13,7 +13,13 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 Status = Literal["pending", "confirmed", "cancelling", "cancelled", "rejected"]
-Sku = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$(?!\n)")]
+Sku = Annotated[
+    str,
+    Meta(
+        description="up to 64 letters, digits, dots, hyphens and underscores",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$(?!\n)",
+    ),
+]
 Quantity = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 UserId = Annotated[int, Meta(ge=1, lt=10**18)]
 

@@ -7,7 +7,12 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from meshlite.wire.messages import Text
 
 Email = Annotated[
-    str, Meta(max_length=200, pattern=r"^[^@\s\x00-\x1f\x7f\ud800-\udfff]+@[^@\s\x00-\x1f\x7f\ud800-\udfff]+$(?!\n)")
+    str,
+    Meta(
+        description="an email address",
+        max_length=200,
+        pattern=r"^[^@\s\x00-\x1f\x7f\ud800-\udfff]+@[^@\s\x00-\x1f\x7f\ud800-\udfff]+$(?!\n)",
+    ),
 ]
 
 
