@@ -25,7 +25,6 @@ from meshlite.events import (
     ServiceMoved,
 )
 
-LEVELS = ("debug", "info", "warning", "error")
 _BUFFER = 4 * 1024 * 1024
 _PAUSE = 0.1
 
@@ -154,7 +153,7 @@ class Log(NamedTuple):
 
 
 def make(stream: BinaryIO, style: str, level: str, *, colors: bool = False) -> Log:
-    """A log onto `stream`: `style` is "console" or "json", `level` one of `LEVELS`."""
+    """A log onto `stream`: `style` is "console" or "json", `level` the least that is written, such as "info"."""
     writer, now, least = Writer(stream), _wall_clock(), logging.getLevelNamesMapping()[level.upper()]
 
     def stamp(_: WrappedLogger, name: str, event: EventDict) -> EventDict:

@@ -87,7 +87,6 @@ class Problem(Exception):
         detail = _readable(detail)
         super().__init__(detail)
         usual, title = TYPES[kind]
-        self.kind = kind
         self.status = status or usual
         self.headers = headers or {}
         self.document = ProblemDocument(
