@@ -1,5 +1,6 @@
 """The machine, step by step: what trips it, what opens and closes it, what it says, and what it ignores."""
 
+import contextlib
 import itertools
 
 import pytest
@@ -442,6 +443,33 @@ def test_a_dropped_permit_gives_its_place_back_and_warns(clock):
     assert breaker.state == "closed"
 
 
+def test_a_probe_dropped_within_its_lease_says_nothing_whenever_it_is_found(clock):
+    """Dropped in time it is ignored, even if its lease is over when somebody looks; dropped later it has hung."""
+    breaker = CircuitBreaker("x", max_failures=1, reset_timeout=5, probe_timeout=10, clock=clock)
+    for late, state in ((9, "half_open"), (10, "open")):
+        breaker.reset()
+        fail(breaker)
+        clock.advance(5)
+        probe = breaker.acquire()
+        clock.advance(late)
+        with pytest.warns(RuntimeWarning, match="never reported"):
+            del probe
+        clock.advance(4)
+        assert breaker.state == state
+    assert breaker.in_flight == 0
+
+
+def test_a_dropped_call_that_was_not_slow_yet_never_becomes_so(clock):
+    """What is gone does not age."""
+    breaker = CircuitBreaker(clock=clock, **SLOW)
+    permit = breaker.acquire()
+    with pytest.warns(RuntimeWarning, match="never reported"):
+        del permit
+    clock.advance(3)
+    assert breaker.snapshot().slow_calls == 0
+    assert breaker.in_flight == 0
+
+
 def test_check_says_what_acquire_would_and_takes_nothing(clock):
     """Closed and half-open with a place it is silent, else it raises the same refusal."""
     breaker = CircuitBreaker("x", max_failures=1, clock=clock)
@@ -786,3 +814,182 @@ def test_a_trace_with_a_step_that_is_none_is_refused(op):
     """A typo in a trace does not count as a success."""
     with pytest.raises(ValueError, match="no such op"):
         replay(CircuitBreaker, {"config": {}, "steps": [{"at": 0, "op": op}]})
+
+
+JUST = 1e-9
+"""Instants closer than this are one: asyncio wakes a sleeper up to so much early."""
+
+
+@pytest.mark.parametrize(
+    ("settings", "then", "state"),
+    [
+        ({"max_failures": 1, "reset_timeout": 1.0}, [("fail", 0), ("look", 1.0 - JUST)], "half_open"),
+        ({"max_failures": 1, "reset_timeout": 1.0}, [("fail", 0), ("begin", 1.0 - JUST)], "half_open"),
+        (
+            {"max_failures": 1, "reset_timeout": 1.0, "probe_timeout": 4.0},
+            [("fail", 0), ("begin", 1.0), ("look", 5.0 - JUST)],
+            "open",
+        ),
+        (
+            {"max_failures": 1, "reset_timeout": 1.0, "probe_timeout": 4.0},
+            [("fail", 0), ("begin", 1.0), ("end", 5.0 - JUST)],
+            "open",
+        ),
+        ({"slow": 2.0}, [("begin", 0), ("look", 2.0 + JUST)], "open"),
+        ({"slow": 2.0}, [("begin", 0), ("end", 2.0 + JUST)], "open"),
+        ({"slow": 2.0}, [("begin", 0), ("end", 2.0)], "closed"),
+        ({"slow": 2.0, "reset_timeout": 1.0}, [("begin", 0), ("end", 4), ("begin", 5), ("look", 7 + JUST)], "open"),
+        ({"slow": 2.0, "reset_timeout": 1.0}, [("begin", 0), ("end", 4), ("begin", 5), ("end", 7 + JUST)], "open"),
+    ],
+    ids=repr,
+)
+def test_a_nanosecond_before_an_instant_is_that_instant(settings, then, state):
+    """Whoever wakes up so much early finds what was to be at the full time; whoever looks first makes no difference."""
+    clock = ManualClock()
+    slow = settings.pop("slow", None)
+    if slow is not None:
+        settings |= {
+            "window": "count",
+            "window_size": 1,
+            "slow_call_duration": slow,
+            "slow_call_rate": 1.0,
+            "probe_timeout": 9.0,
+        }
+    breaker = CircuitBreaker(clock=clock, **settings)
+    permits = []
+    for op, at in then:
+        clock.set(at)
+        if op == "fail":
+            fail(breaker)
+        elif op == "begin":
+            permits.append(breaker.acquire())
+        elif op == "end":
+            permits.pop().success()
+    assert breaker.state == state
+    for permit in permits:
+        permit.ignore()
+
+
+def test_a_lease_is_for_probes_and_slowness_for_all(clock):
+    """A call of the closed state may take longer than a probe may."""
+    breaker = CircuitBreaker(clock=clock, probe_timeout=1, **SLOW)
+    call = breaker.acquire()
+    clock.advance(SLOW["slow_call_duration"])
+    assert breaker.snapshot().slow_calls == 0
+    call.success()
+    assert breaker.snapshot().slow_calls == 0
+
+
+@pytest.mark.parametrize("end", ["success", "failure"])
+async def test_no_call_is_slow_where_slowness_is_no_question(end, clock):
+    """By whatever way it came in, and however long it took."""
+    breaker = CircuitBreaker(window="count", window_size=9, failure_rate=1.0, clock=clock)
+
+    async def work():
+        clock.advance(100)
+        if end == "failure":
+            raise TimeoutError
+
+    with contextlib.suppress(TimeoutError):
+        await breaker.call(work)
+    permit = breaker.acquire()
+    clock.advance(100)
+    getattr(permit, end)()
+    facts = breaker.snapshot()
+    assert (facts.calls, facts.slow_calls) == (2, 0)
+
+
+def test_a_disabled_breaker_does_not_watch_a_call_that_hangs(clock):
+    """It looks at nothing, and knows of calls in flight only their number."""
+    breaker = CircuitBreaker(clock=clock, **SLOW)
+    breaker.disable()
+    permit = breaker.acquire()
+    clock.advance(100)
+    facts = breaker.snapshot()
+    assert (facts.calls, facts.slow_calls, facts.in_flight) == (0, 0, 1)
+    permit.ignore()
+
+
+def test_each_call_in_flight_becomes_slow_at_its_own_time(clock):
+    """The second is not forgotten because the third is young."""
+    breaker = CircuitBreaker(clock=clock, **(SLOW | {"minimum_calls": 4}))
+    began = clock()
+    permits = []
+    for second in range(3):
+        clock.set(began + second * 0.1)
+        permits.append(breaker.acquire())
+    for second in range(3):
+        clock.set(began + SLOW["slow_call_duration"] + second * 0.1 + 0.01)
+        assert breaker.snapshot().slow_calls == second + 1
+    for permit in permits:
+        permit.ignore()
+
+
+def test_a_sign_of_life_of_one_call_does_not_hide_the_slowness_of_another(clock):
+    """Each has its own patience."""
+    breaker = CircuitBreaker(clock=clock, **(SLOW | {"minimum_calls": 4}))
+    silent, lively = breaker.acquire(), breaker.acquire()
+    clock.advance(SLOW["slow_call_duration"])
+    lively.renew()
+    clock.advance(0.1)
+    assert breaker.snapshot().slow_calls == 1
+    silent.ignore()
+    lively.ignore()
+
+
+def test_nothing_trips_because_good_calls_grow_old(clock):
+    """A rate is judged when a call ends or becomes slow, not when old successes leave the window."""
+    breaker = CircuitBreaker(
+        window="time",
+        window_size=10,
+        slow_call_duration=1,
+        slow_call_rate=0.5,
+        failure_rate=1.0,
+        minimum_calls=3,
+        clock=clock,
+    )
+    began = clock()
+    for _ in range(4):
+        breaker.acquire().success()
+    slow = [breaker.acquire(), breaker.acquire()]
+    clock.set(began + 3)
+    for permit in slow:
+        permit.success()
+    clock.set(began + 8)
+    quick = breaker.acquire()
+    clock.set(began + 8.5)
+    quick.success()
+    clock.set(began + 11)
+    facts = breaker.snapshot()
+    assert (facts.state, facts.calls, facts.slow_calls) == ("closed", 3, 2)
+
+
+def test_slowness_in_flight_completes_no_failure_rate(clock):
+    """Only a failure trips a failure rate; a call that hangs has not failed."""
+    breaker = CircuitBreaker(
+        window="count",
+        window_size=10,
+        failure_rate=0.5,
+        slow_call_duration=1,
+        slow_call_rate=1.0,
+        minimum_calls=2,
+        clock=clock,
+    )
+    fail(breaker)
+    hung = breaker.acquire()
+    clock.advance(2)
+    assert breaker.state == "closed"
+    hung.ignore()
+
+
+def test_what_remains_of_the_open_time_is_told_to_the_end(clock):
+    """Also when it is less than a second; calls of a closed breaker are no probes; no name is an empty one."""
+    breaker = CircuitBreaker(reset_timeout=2, clock=clock, max_failures=1, **SLOW)
+    call = breaker.acquire()
+    assert (breaker.name, breaker.snapshot().probes) == ("", 0)
+    call.failure()
+    clock.advance(1.75)
+    assert breaker.retry_after == 0.25
+    with pytest.raises(CircuitOpenError) as caught:
+        breaker.check()
+    assert caught.value.retry_after == 0.25

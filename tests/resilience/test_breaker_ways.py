@@ -414,3 +414,33 @@ async def test_successes_through_call_are_counted_in_the_time_window(clock):
     assert breaker.snapshot().calls == 2
     clock.set(101)
     assert breaker.snapshot().calls == 0
+
+
+def not_a_coroutine_function():
+    return 3
+
+
+async def of_one(argument):
+    return argument
+
+
+@pytest.mark.parametrize(("fn", "args"), [(not_a_coroutine_function, ()), (of_one, ()), (of_one, (1, 2))])
+async def test_a_call_that_could_not_begin_is_its_callers_mistake(fn, args):
+    """No coroutine function, or wrong arguments: the TypeError comes through and says nothing of the callee."""
+    breaker = CircuitBreaker(max_failures=1)
+    with pytest.raises(TypeError):
+        await breaker.call(fn, *args)
+    facts = breaker.snapshot()
+    assert (facts.state, facts.total_ignored, facts.in_flight) == ("closed", 1, 0)
+
+
+async def test_a_type_error_of_the_callee_is_a_failure():
+    """It began, and it failed."""
+    breaker = CircuitBreaker(max_failures=1)
+
+    async def work():
+        return len(3)
+
+    with pytest.raises(TypeError):
+        await breaker.call(work)
+    assert breaker.state == "open"

@@ -62,3 +62,11 @@ def test_wrong_settings_are_found_when_it_is_made(settings):
     """Not at the first call."""
     with pytest.raises(ValueError, match="max_"):
         BreakerRegistry(**settings)
+
+
+def test_a_registry_shows_itself_briefly():
+    """How many, and the first few."""
+    registry = BreakerRegistry(max_failures=1)
+    for key in "abcdefg":
+        registry[key]
+    assert repr(registry) == "<BreakerRegistry of 7: a, b, c, d, e, …>"

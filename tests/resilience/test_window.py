@@ -104,3 +104,14 @@ def test_what_was_cleared_does_not_come_back_as_time_goes_on():
     window.clear()
     window.add(3.0, False, False)
     assert window.counts(10.5) == (1, 0, 0)
+
+
+def test_a_nanosecond_before_the_end_is_the_end():
+    """Of a call's time in the window, and of a slice."""
+    window = TimeWindow(10.0)
+    window.add(0.0, True, False)
+    assert window.counts(10.0 - 2e-9) == (1, 1, 0)
+    assert window.counts(10.0 - 1e-9) == (0, 0, 0)
+    window.add(20.0, True, False)
+    window.add(20.0 + (0.1 - 1e-9), True, False)
+    assert window.counts(30.0) == (1, 1, 0)

@@ -68,7 +68,7 @@ class Permit:
 
     def success(self) -> None:
         """The call succeeded: the callee works."""
-        self._report(SUCCESS, None, None)
+        self._report(SUCCESS)
 
     def failure(self, cause: BaseException | str | None = None, *, retry_after: float | None = None) -> None:
         """The call failed through the callee's fault; `cause` goes into the reason, by its type's name or as it is.
@@ -80,7 +80,7 @@ class Permit:
 
     def ignore(self) -> None:
         """The call says nothing of the callee: cancelled, refused on our own side, the caller's own mistake."""
-        self._report(IGNORED, None, None)
+        self._report(IGNORED)
 
     def settle(self, exc: BaseException | None = None) -> None:
         """Report what the breaker's own classification makes of a call that raised `exc`; without one, success."""
@@ -95,9 +95,11 @@ class Permit:
     def renew(self) -> None:
         """The call shows a sign of life: its lease, and what counts as its slowness, begin anew."""
         if self._breaker is not None:
-            self._breaker._renew(self._generation, self._ticket)
+            self._breaker._renew(self._ticket)
 
-    def _report(self, outcome: Outcome, cause: BaseException | str | None, retry_after: float | None) -> None:
+    def _report(
+        self, outcome: Outcome, cause: BaseException | str | None = None, retry_after: float | None = None
+    ) -> None:
         breaker = self._breaker
         if breaker is not None:
             self._breaker = None
@@ -107,7 +109,7 @@ class Permit:
         breaker = self._breaker
         if breaker is not None:
             # The collector may run in the midst of the machine's work: only note it here.
-            breaker._lost.append((self._generation, self._ticket, self._started))
+            breaker._lost.append((self._generation, self._ticket, self._started, breaker._clock()))
             warn(f"a permit of circuit breaker {breaker.name!r} was never reported", RuntimeWarning, 1)
 
 
@@ -190,27 +192,27 @@ class CircuitBreaker(Machine):
 
     def acquire(self) -> Permit:
         """A permit for one call, at once. Raise CircuitOpenError if the call is refused."""
-        if self._lost:
-            self._reclaim()
         now = self._clock()
         ticket = self._admit(now)
         return Permit(self, self._generation, ticket, now, self._state is HALF_OPEN)
 
     def check(self) -> None:
         """Raise CircuitOpenError if `acquire` would; take no permit, and move nothing that time has not moved."""
-        if self._lost:
-            self._reclaim()
         now = self._clock()
         self._catch_up(now)
         if self._full():
             raise self._refusal(now)
 
     async def call(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Await `fn(*args, **kwargs)` under the breaker; return what it returns, raise what it raises."""
+        """Await `fn(*args, **kwargs)` under the breaker; return what it returns, raise what it raises.
+
+        A TypeError because `fn` does not take these arguments, or gives nothing to await, is the caller's: ignored.
+        """
         # As short as it can be where nothing is watched: this is the path of nearly every call.
         started = self._clock()
-        if self._short:
-            self._in_flight += 1
+        short = self._short
+        if short:
+            self._admitted += 1
             ticket = 0
         else:
             ticket = self._admit(started)
@@ -218,10 +220,12 @@ class CircuitBreaker(Machine):
         try:
             result = await fn(*args, **kwargs)
         except BaseException as exc:
-            self._settle(generation, ticket, started, exc)
+            if _never_began(exc):
+                self._end(generation, ticket, started, IGNORED)
+            else:
+                self._settle(generation, ticket, started, exc)
             raise
-        if self._short and generation == self._generation:
-            self._in_flight -= 1
+        if short and generation == self._generation:
             self._total_successes += 1
             self._streak = 0
             window = self._window
@@ -292,10 +296,8 @@ class CircuitBreaker(Machine):
     def _by_hand(self, state: State, reason: str) -> None:
         now = self._clock()
         self._catch_up(now)
-        self._row = 0
+        self._grown = 0.0
         self._move(state, now, reason)
-        if self._news:
-            self._tell()
 
     # ── Facts ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -323,9 +325,9 @@ class CircuitBreaker(Machine):
     @property
     def in_flight(self) -> int:
         """Calls under way, whatever state admitted them."""
-        if self._lost:
-            self._reclaim()
-        return self._in_flight
+        self._catch_up(self._clock())
+        ended = self._total_successes + self._total_failures + self._total_ignored + self._void
+        return self._admitted - ended
 
     @property
     def pristine(self) -> bool:
@@ -337,8 +339,6 @@ class CircuitBreaker(Machine):
 
     def snapshot(self) -> Snapshot:
         """The facts of this instant."""
-        if self._lost:
-            self._reclaim()
         now = self._clock()
         self._catch_up(now)
         calls, failures, slow = self._counts(now)
@@ -357,7 +357,7 @@ class CircuitBreaker(Machine):
             slow_calls=slow,
             failure_rate=failures / calls if enough else None,
             slow_call_rate=slow / calls if enough and settings.slow_call_duration is not None else None,
-            in_flight=self._in_flight,
+            in_flight=self.in_flight,
             probes=len(self._watched) if self._state is HALF_OPEN else 0,
             probe_successes=self._successes,
             open_time=self._open_time,
@@ -375,3 +375,8 @@ class CircuitBreaker(Machine):
 
     def __repr__(self) -> str:
         return f"<CircuitBreaker {self.name!r} {self._state}>"
+
+
+def _never_began(exc: BaseException) -> bool:
+    """Was it raised in `call` itself, and not in what was called?"""
+    return isinstance(exc, TypeError) and exc.__traceback__ is not None and exc.__traceback__.tb_next is None

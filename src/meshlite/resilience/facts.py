@@ -44,6 +44,7 @@ class Snapshot(NamedTuple):
     retry_after: float | None
     """Until a call may get in; None where one gets in now, and where nobody knows (forced open)."""
     consecutive_failures: int
+    """In this state: like all counts but the totals it begins anew at each move, so it is 0 once open."""
     calls: int
     failures: int
     slow_calls: int

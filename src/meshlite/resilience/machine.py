@@ -29,12 +29,11 @@ class Machine:
     """States, counts and moves. Nothing in here awaits; whoever calls in finds it whole, listeners included."""
 
     __slots__ = (
-        "__weakref__", "_clock", "_due", "_generation", "_grown", "_ignored_run", "_in_flight", "_judge",
+        "__weakref__", "_admitted", "_clock", "_due", "_generation", "_grown", "_ignored_run", "_judge",
         "_last_failure", "_lease", "_listeners", "_lost", "_news", "_open_time", "_opened", "_overdue", "_patience",
-        "_plain", "_random",
-        "_reason", "_row", "_short", "_since", "_slow_limit", "_state", "_streak", "_successes", "_telling", "_tickets",
-        "_total_failures", "_total_ignored", "_total_refused", "_total_successes", "_watched", "_window",
-        "name", "settings",
+        "_plain", "_random", "_reason", "_short", "_since", "_slow_limit", "_state", "_streak", "_successes",
+        "_telling", "_tickets", "_total_failures", "_total_ignored", "_total_refused", "_total_successes", "_void",
+        "_watched", "_window", "name", "settings",
     )  # fmt: skip
 
     def __init__(
@@ -64,14 +63,17 @@ class Machine:
         self._slow_limit = inf if slow is None else slow + INSTANT
         # A lease is over this long after it began: one sum everywhere, so that no rounding comes between two of them.
         self._lease = settings.probe_timeout - INSTANT
-        self._tickets = self._generation = self._in_flight = 0
-        # Permits that were dropped unreported, for the next who comes by.
-        self._lost: list[tuple[int, int, float]] = []
-        # Openings since it was last closed, and since ever; the open time without jitter, and as it was chosen.
-        self._row = self._opened = 0
+        self._tickets = self._generation = 0
+        # Calls that were let in, and those of them whose end came too late to count.
+        self._admitted = self._void = 0
+        # Permits that were dropped unreported, and when: for the next who comes by.
+        self._lost: list[tuple[int, int, float, float]] = []
+        # How often it opened; the open time without jitter (0 once closed again), and as it was chosen.
+        self._opened = 0
         self._grown = self._open_time = 0.0
         self._total_successes = self._total_failures = self._total_ignored = self._total_refused = 0
-        self._state = CLOSED
+        # What the last failure was, and how many seconds it took.
+        self._last_failure: tuple[type | str | None, float]
         self._begin(CLOSED, clock(), "new")
 
     def _begin(self, state: State, at: float, reason: str) -> None:
@@ -81,8 +83,6 @@ class Machine:
         self._since = at
         self._reason = reason
         self._streak = self._successes = self._ignored_run = 0
-        # What the last failure was, and how many seconds it took.
-        self._last_failure: tuple[type | str | None, float] = (None, 0.0)
         # Calls that time can decide about, by ticket, and when they began or last showed a sign of life.
         self._watched: dict[int, float] = {}
         # Calls in flight that are already counted as slow.
@@ -93,10 +93,11 @@ class Machine:
         self._patience = self._slow_limit
         if state is HALF_OPEN:
             self._patience = min(self._slow_limit, self._lease)
-        # Every call gets in, and none of them is watched.
-        self._plain = (state is CLOSED or state is METRICS_ONLY) and self.settings.slow_call_duration is None
-        # And what they return is not looked at.
-        self._short = self._plain and not self._judge.looks_at_results
+        # Every call gets in and is counted, and time decides nothing about it; or it gets in, and that is all.
+        counted = (state is CLOSED or state is METRICS_ONLY) and self.settings.slow_call_duration is None
+        self._plain = counted or state is DISABLED
+        # A call that returns has succeeded, whatever it returns.
+        self._short = counted and not self._judge.looks_at_results
         if self._window is not None:
             self._window.clear()
 
@@ -104,22 +105,18 @@ class Machine:
 
     def _admit(self, now: float) -> int:
         """Admit a call, or raise. Return its ticket; 0 where time cannot decide anything about it."""
-        if now >= self._due:
+        if now >= self._due or self._lost:
             self._catch_up(now)
         if self._plain:
-            self._in_flight += 1
+            self._admitted += 1
             return 0
-        if self._lost:
-            self._reclaim()
         if self._state is OPEN:
             self._total_refused += 1
             raise CircuitOpenError(self.name, OPEN, self._since + self._open_time - now)
         if self._full():
             self._total_refused += 1
             raise self._refusal(now)
-        self._in_flight += 1
-        if self._state is DISABLED:
-            return 0
+        self._admitted += 1
         self._tickets = ticket = self._tickets + 1
         self._watched[ticket] = now
         self._due = min(self._due, now + self._patience)
@@ -139,7 +136,7 @@ class Machine:
     def _wait(self, now: float) -> float | None:
         """Seconds until a call may get in; None where one gets in now, or nobody knows."""
         if self._state is OPEN:
-            return max(self._since + self._open_time - now, 0.0)
+            return self._since + self._open_time - now
         if self._state is HALF_OPEN and self._full():
             limit = min(self.settings.probe_timeout, self.settings.slow_call_duration or inf)
             return max(min(self._watched.values()) + limit - now, FLOOR)
@@ -148,7 +145,10 @@ class Machine:
     # ── What time decides ──────────────────────────────────────────────────────────────────────────────
 
     def _catch_up(self, now: float) -> None:
-        """Make every move that is due by `now`, and tell of it."""
+        """Take back the places of permits that were dropped, and make every move that is due by `now`."""
+        while self._lost:
+            generation, ticket, started, dropped = self._lost.pop(0)
+            self._end(generation, ticket, started, IGNORED, now=dropped)
         while now >= self._due:
             if self._state is OPEN:
                 over = self._since + self._open_time
@@ -157,8 +157,6 @@ class Machine:
                 self._catch_up_probes(now)
             else:
                 self._catch_up_slow(now)
-        if self._news:
-            self._tell()
 
     def _catch_up_probes(self, now: float) -> None:
         """Open again if a probe's lease is over (as of its end) or if it has become slow (as of now)."""
@@ -187,19 +185,12 @@ class Machine:
         if slow:
             self._judge_rates(now, False, None)
 
-    def _renew(self, generation: int, ticket: int) -> None:
-        if not ticket or generation != self._generation:
-            return
+    def _renew(self, ticket: int) -> None:
+        """A call shows a sign of life. Tickets are never given twice: that of an earlier state is not watched."""
         now = self._clock()
         self._catch_up(now)
-        if generation == self._generation and self._watched.pop(ticket, None) is not None:
+        if self._watched.pop(ticket, None) is not None:
             self._watched[ticket] = now
-            self._due = min(self._due, now + self._patience)
-
-    def _reclaim(self) -> None:
-        """Take back the places of permits that were dropped unreported."""
-        while self._lost:
-            self._end(*self._lost.pop(), IGNORED)
 
     # ── Outcomes ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -227,12 +218,14 @@ class Machine:
         outcome: Outcome,
         cause: BaseException | str | None = None,
         retry_after: float | None = None,
+        now: float | None = None,
     ) -> None:
-        """An admitted call has ended. Of an earlier state: only its place in the number in flight is given back."""
-        self._in_flight -= 1
+        """A call has ended: at `now`, or else this instant. One of an earlier state only gives its place back."""
         if generation != self._generation:
+            self._void += 1
             return
-        now = self._clock()
+        if now is None:
+            now = self._clock()
         slow = False
         if self._state is HALF_OPEN:
             slow = self._take_probe(ticket, now)
@@ -243,6 +236,7 @@ class Machine:
         if now >= self._due:
             self._catch_up(now)
             if generation != self._generation:
+                self._void += 1
                 return
         if outcome is IGNORED:
             self._total_ignored += 1
@@ -255,15 +249,12 @@ class Machine:
             self._probe_ended(now, outcome, slow, retry_after)
         elif self._state is not DISABLED and outcome is not IGNORED:
             self._count(now, outcome is FAILURE, slow, retry_after)
-        if self._news:
-            self._tell()
 
     def _take_probe(self, ticket: int, now: float) -> bool:
         """Take a probe that has ended off the watch, and say if it was slow. One whose lease is over stays for time."""
         started = self._watched[ticket]
-        if now >= started + self._lease:
-            return False
-        del self._watched[ticket]
+        if now < started + self._lease:
+            del self._watched[ticket]
         return now >= started + self._patience
 
     def _probe_ended(self, now: float, outcome: Outcome, slow: bool, retry_after: float | None) -> None:
@@ -280,7 +271,7 @@ class Machine:
             self._ignored_run = 0
             self._successes += 1
             if self._successes >= settings.success_threshold:
-                self._row = 0
+                self._grown = 0.0
                 self._move(CLOSED, now, f"{_many(self._successes, 'probe')} succeeded")
 
     def _count(self, now: float, failed: bool, slow: bool, retry_after: float | None) -> None:
@@ -330,23 +321,21 @@ class Machine:
 
     def _open(self, at: float, reason: str, retry_after: float | None = None) -> None:
         settings = self.settings
-        grown = settings.reset_timeout if self._row == 0 else self._grown * settings.reset_multiplier
-        self._grown = min(grown, settings.reset_max)
-        self._row += 1
+        self._grown = min(self._grown * settings.reset_multiplier or settings.reset_timeout, settings.reset_max)
         self._opened += 1
-        self._open_time = self._grown
-        if settings.reset_jitter:
-            self._open_time += self._grown * settings.reset_jitter * self._random()
-        if retry_after is not None and retry_after > self._open_time:
+        self._open_time = self._grown + self._grown * settings.reset_jitter * self._random()
+        if retry_after is not None:
             self._open_time = max(self._open_time, min(retry_after, settings.retry_after_max))
         self._move(OPEN, at, reason)
 
     def _move(self, state: State, at: float, reason: str) -> None:
+        """Move, and tell of it. Whoever calls this does nothing after it: a listener may have called back in."""
         before = self._state
         self._begin(state, at, reason)
         if self._listeners and state is not before:
             wait = self._open_time if state is OPEN else None
             self._news.append(BreakerMoved(self.name, before, state, reason, at, wait))
+            self._tell()
 
     def _tell(self) -> None:
         """Tell the listeners what is new, in order. One that raises is logged and dropped; one may call back in."""

@@ -88,3 +88,6 @@ class BreakerRegistry:
 
     def __contains__(self, key: object) -> bool:
         return key in self._breakers
+
+    def __repr__(self) -> str:
+        return f"<BreakerRegistry of {len(self)}: {', '.join(islice(self._breakers, 5))}{', …' * (len(self) > 5)}>"

@@ -26,7 +26,7 @@ class CountWindow:
 
     # As in the time window, where a success before `edge` is one more in `calls`: here there is none.
     edge = -inf
-    calls = 0
+    calls: int
 
     __slots__ = ("_calls", "_failures", "_next", "_ring", "_slow")
 
@@ -103,11 +103,6 @@ class TimeWindow:
 
     def _expire(self, now: float) -> None:
         slices = self._slices
-        if not slices or now < slices[0][0] + self._size:
-            return
         while slices and now >= slices[0][0] + self._size:
             slices.popleft()
-        if slices:
-            self._before = slices[0][1]
-        else:
-            self.clear()
+            self._before = slices[0][1] if slices else Counts(self.calls, self._failures, self._slow)
