@@ -993,3 +993,103 @@ def test_what_remains_of_the_open_time_is_told_to_the_end(clock):
     with pytest.raises(CircuitOpenError) as caught:
         breaker.check()
     assert caught.value.retry_after == 0.25
+
+
+def test_a_thousand_dropped_permits_are_taken_back_at_once(clock):
+    """However late it is found out that they are gone."""
+    breaker = CircuitBreaker(clock=clock, **(SLOW | {"window_size": 9999, "minimum_calls": 9999}))
+    permits = [breaker.acquire() for _ in range(1000)]
+    clock.advance(3)
+    with pytest.warns(RuntimeWarning, match="never reported"):
+        permits.clear()
+    breaker.acquire().success()
+    assert breaker.in_flight == 0
+    assert breaker.pristine
+
+
+def test_dropped_probes_count_in_the_order_in_which_they_went(clock):
+    """A success between two of them begins the run of ignored ones anew."""
+    breaker = CircuitBreaker(
+        max_failures=1, half_open_max_calls=3, success_threshold=3, max_ignored_probes=2, clock=clock
+    )
+    fail(breaker)
+    clock.advance(30)
+    first, second, third = (breaker.acquire() for _ in range(3))
+    clock.advance(1)
+    with pytest.warns(RuntimeWarning, match="never reported"):
+        del first
+    clock.advance(1)
+    second.success()
+    with pytest.warns(RuntimeWarning, match="never reported"):
+        del third
+    assert breaker.snapshot()[1] == "half_open"
+    assert breaker.snapshot().probe_successes == 1
+
+
+def test_a_snapshot_is_of_one_instant():
+    """Also where the clock goes on at every look."""
+    readings = itertools.count(0, 0.3)
+    breaker = CircuitBreaker(max_failures=1, reset_timeout=1, probe_timeout=2, clock=lambda: next(readings))
+    breaker.acquire().failure()
+    seen, probes = set(), []
+    for _ in range(40):
+        facts = breaker.snapshot()
+        seen.add((str(facts.state), facts.opened, facts.probes))
+        if facts.state == "half_open" and not probes:
+            probes.append(breaker.acquire())
+    assert seen == {("open", 1, 0), ("half_open", 1, 0), ("half_open", 1, 1), ("open", 2, 0), ("half_open", 2, 0)}
+    probes[0].ignore()
+
+
+def test_a_sign_of_life_from_a_clock_that_went_back_shortens_no_lease():
+    """A success after it closes as ever."""
+    readings = [0.0]
+    breaker = CircuitBreaker(max_failures=1, reset_timeout=30, probe_timeout=60, clock=lambda: readings[0])
+    fail(breaker)
+    readings[0] = 100.0
+    probe = breaker.acquire()
+    readings[0] = 95.0
+    probe.renew()
+    readings[0] = 157.0
+    probe.success()
+    assert breaker.state == "closed"
+
+
+def test_a_listener_that_is_interrupted_costs_no_place(clock):
+    """What it raises comes out; the call that was ending has ended all the same."""
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    breaker = CircuitBreaker(clock=clock, **(SLOW | {"window_size": 2, "slow_call_rate": 1.0}), listeners=[interrupted])
+    slow, other = breaker.acquire(), breaker.acquire()
+    clock.advance(3)
+    with pytest.raises(KeyboardInterrupt):
+        slow.success()
+    other.success()
+    assert breaker.in_flight == 0
+
+
+def test_one_subscription_of_two_ends_alone(clock):
+    """Also where both are of one function."""
+    heard = []
+    breaker = CircuitBreaker(max_failures=1, clock=clock, listeners=[heard.append])
+    end = breaker.subscribe(heard.append)
+    fail(breaker)
+    end()
+    breaker.reset()
+    assert len(heard) == 3
+
+
+def test_a_disabled_breaker_asks_no_judge(clock):
+    """It looks at nothing, and counts nothing."""
+
+    def judge(result):
+        raise AssertionError(result)
+
+    breaker = CircuitBreaker(failure_result=judge, clock=clock)
+    breaker.disable()
+    permit = breaker.acquire()
+    permit.settle(ValueError())
+    facts = breaker.snapshot()
+    assert (facts.total_failures, facts.total_ignored, facts.in_flight) == (0, 0, 0)

@@ -444,3 +444,17 @@ async def test_a_type_error_of_the_callee_is_a_failure():
     with pytest.raises(TypeError):
         await breaker.call(work)
     assert breaker.state == "open"
+
+
+async def test_a_type_error_that_a_future_brings_is_a_failure():
+    """Whatever was awaited did begin."""
+    breaker = CircuitBreaker(max_failures=1)
+
+    def work():
+        future = asyncio.get_running_loop().create_future()
+        future.set_exception(TypeError())
+        return future
+
+    with pytest.raises(TypeError):
+        await breaker.call(work)
+    assert breaker.state == "open"

@@ -3,6 +3,7 @@
 import pytest
 
 from meshlite import BreakerRegistry, CircuitBreaker
+from meshlite.testing import ManualClock
 
 
 def test_a_key_has_one_breaker_named_by_it():
@@ -70,3 +71,20 @@ def test_a_registry_shows_itself_briefly():
     for key in "abcdefg":
         registry[key]
     assert repr(registry) == "<BreakerRegistry of 7: a, b, c, d, e, …>"
+
+
+def test_a_listener_may_ask_the_registry_while_it_evicts():
+    """Looking for one to evict can move a breaker, and its listener may come back for another."""
+    clock = ManualClock()
+
+    def make(key):
+        return CircuitBreaker(
+            key, max_failures=1, reset_timeout=1, clock=clock, listeners=[lambda event: registry[f"of {event.name}"]]
+        )
+
+    registry = BreakerRegistry(make, max_size=3)
+    registry["a"].acquire().failure()
+    for key in "bc":
+        registry[key]
+    clock.advance(2)
+    assert registry["d"] is registry["d"]

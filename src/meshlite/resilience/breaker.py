@@ -109,7 +109,11 @@ class Permit:
         breaker = self._breaker
         if breaker is not None:
             # The collector may run in the midst of the machine's work: only note it here.
-            breaker._lost.append((self._generation, self._ticket, self._started, breaker._clock()))
+            try:
+                now = breaker._clock()
+            except Exception:
+                now = self._started
+            breaker._lost.append((self._generation, self._ticket, self._started, now))
             warn(f"a permit of circuit breaker {breaker.name!r} was never reported", RuntimeWarning, 1)
 
 
@@ -212,20 +216,24 @@ class CircuitBreaker(Machine):
         started = self._clock()
         short = self._short
         if short:
-            self._admitted += 1
+            self._in_flight += 1
             ticket = 0
         else:
             ticket = self._admit(started)
         generation = self._generation
+        work = None
         try:
-            result = await fn(*args, **kwargs)
+            work = fn(*args, **kwargs)
+            result = await work
         except BaseException as exc:
-            if _never_began(exc):
+            if isinstance(exc, TypeError) and _never_began(exc, work):
                 self._end(generation, ticket, started, IGNORED)
             else:
                 self._settle(generation, ticket, started, exc)
+            work = None  # a future holds its exception, whose traceback holds this frame
             raise
         if short and generation == self._generation:
+            self._in_flight -= 1
             self._total_successes += 1
             self._streak = 0
             window = self._window
@@ -257,7 +265,8 @@ class CircuitBreaker(Machine):
     def __call__(self, fn: ways.Guarded) -> ways.Guarded:
         """Guard a coroutine function or an async generator function: its calls go through the breaker.
 
-        Each item of a generator renews the lease. Raise TypeError for any other function.
+        Each item of a generator renews the lease; the time that its consumer takes counts too. Raise TypeError for any
+        other function.
         """
         return ways.guard(self, fn)
 
@@ -326,15 +335,16 @@ class CircuitBreaker(Machine):
     def in_flight(self) -> int:
         """Calls under way, whatever state admitted them."""
         self._catch_up(self._clock())
-        ended = self._total_successes + self._total_failures + self._total_ignored + self._void
-        return self._admitted - ended
+        return self._in_flight
 
     @property
     def pristine(self) -> bool:
         """Closed, no call under way, and nothing held against the callee: a new breaker would be its equal."""
-        if self.in_flight or self.state is not CLOSED:
+        now = self._clock()
+        self._catch_up(now)
+        if self._in_flight or self._state is not CLOSED:
             return False
-        counts = self._counts(self._clock())
+        counts = self._counts(now)
         return not (self._streak or counts.failures or counts.slow)
 
     def snapshot(self) -> Snapshot:
@@ -357,7 +367,7 @@ class CircuitBreaker(Machine):
             slow_calls=slow,
             failure_rate=failures / calls if enough else None,
             slow_call_rate=slow / calls if enough and settings.slow_call_duration is not None else None,
-            in_flight=self.in_flight,
+            in_flight=self._in_flight,
             probes=len(self._watched) if self._state is HALF_OPEN else 0,
             probe_successes=self._successes,
             open_time=self._open_time,
@@ -377,6 +387,7 @@ class CircuitBreaker(Machine):
         return f"<CircuitBreaker {self.name!r} {self._state}>"
 
 
-def _never_began(exc: BaseException) -> bool:
-    """Was it raised in `call` itself, and not in what was called?"""
-    return isinstance(exc, TypeError) and exc.__traceback__ is not None and exc.__traceback__.tb_next is None
+def _never_began(exc: TypeError, work: object) -> bool:
+    """Whether `call` itself raised it: what was called gave nothing to await, or did not take the arguments."""
+    traceback = exc.__traceback__
+    return traceback is not None and traceback.tb_next is None and not isinstance(work, Awaitable)

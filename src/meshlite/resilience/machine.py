@@ -29,11 +29,11 @@ class Machine:
     """States, counts and moves. Nothing in here awaits; whoever calls in finds it whole, listeners included."""
 
     __slots__ = (
-        "__weakref__", "_admitted", "_clock", "_due", "_generation", "_grown", "_ignored_run", "_judge",
+        "__weakref__", "_clock", "_due", "_generation", "_grown", "_ignored_run", "_in_flight", "_judge",
         "_last_failure", "_lease", "_listeners", "_lost", "_news", "_open_time", "_opened", "_overdue", "_patience",
         "_plain", "_random", "_reason", "_short", "_since", "_slow_limit", "_state", "_streak", "_successes",
-        "_telling", "_tickets", "_total_failures", "_total_ignored", "_total_refused", "_total_successes", "_void",
-        "_watched", "_window", "name", "settings",
+        "_telling", "_tickets", "_total_failures", "_total_ignored", "_total_refused", "_total_successes", "_watched",
+        "_window", "name", "settings",
     )  # fmt: skip
 
     def __init__(
@@ -63,9 +63,7 @@ class Machine:
         self._slow_limit = inf if slow is None else slow + INSTANT
         # A lease is over this long after it began: one sum everywhere, so that no rounding comes between two of them.
         self._lease = settings.probe_timeout - INSTANT
-        self._tickets = self._generation = 0
-        # Calls that were let in, and those of them whose end came too late to count.
-        self._admitted = self._void = 0
+        self._tickets = self._generation = self._in_flight = 0
         # Permits that were dropped unreported, and when: for the next who comes by.
         self._lost: list[tuple[int, int, float, float]] = []
         # How often it opened; the open time without jitter (0 once closed again), and as it was chosen.
@@ -108,7 +106,7 @@ class Machine:
         if now >= self._due or self._lost:
             self._catch_up(now)
         if self._plain:
-            self._admitted += 1
+            self._in_flight += 1
             return 0
         if self._state is OPEN:
             self._total_refused += 1
@@ -116,7 +114,7 @@ class Machine:
         if self._full():
             self._total_refused += 1
             raise self._refusal(now)
-        self._admitted += 1
+        self._in_flight += 1
         self._tickets = ticket = self._tickets + 1
         self._watched[ticket] = now
         self._due = min(self._due, now + self._patience)
@@ -146,9 +144,16 @@ class Machine:
 
     def _catch_up(self, now: float) -> None:
         """Take back the places of permits that were dropped, and make every move that is due by `now`."""
+        if self._lost:
+            self._take_back()
+        self._move_on(now)
+
+    def _take_back(self) -> None:
         while self._lost:
             generation, ticket, started, dropped = self._lost.pop(0)
             self._end(generation, ticket, started, IGNORED, now=dropped)
+
+    def _move_on(self, now: float) -> None:
         while now >= self._due:
             if self._state is OPEN:
                 over = self._since + self._open_time
@@ -189,8 +194,9 @@ class Machine:
         """A call shows a sign of life. Tickets are never given twice: that of an earlier state is not watched."""
         now = self._clock()
         self._catch_up(now)
-        if self._watched.pop(ticket, None) is not None:
-            self._watched[ticket] = now
+        before = self._watched.pop(ticket, None)
+        if before is not None:
+            self._watched[ticket] = max(before, now)  # whatever the clock does, no one's patience ends before `_due`
 
     # ── Outcomes ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -198,7 +204,8 @@ class Machine:
         """A call raised: judge it. Whatever the judge itself may raise, the call's place is given back."""
         outcome = IGNORED
         try:
-            outcome = self._judge.raised(exc)
+            if self._state is not DISABLED:
+                outcome = self._judge.raised(exc)
         finally:
             retry_after = exc.retry_after if isinstance(exc, CallError) else None
             self._end(generation, ticket, started, outcome, exc, retry_after)
@@ -206,7 +213,8 @@ class Machine:
     def _settle_result(self, generation: int, ticket: int, started: float, result: object) -> None:
         outcome = IGNORED
         try:
-            outcome = self._judge.returned(result)
+            if self._state is not DISABLED:
+                outcome = self._judge.returned(result)
         finally:
             self._end(generation, ticket, started, outcome, "a result that counts as one")
 
@@ -221,11 +229,13 @@ class Machine:
         now: float | None = None,
     ) -> None:
         """A call has ended: at `now`, or else this instant. One of an earlier state only gives its place back."""
-        if generation != self._generation:
-            self._void += 1
-            return
+        self._in_flight -= 1
         if now is None:
             now = self._clock()
+            if self._lost:  # they ended before
+                self._take_back()
+        if generation != self._generation or self._state is DISABLED:
+            return
         slow = False
         if self._state is HALF_OPEN:
             slow = self._take_probe(ticket, now)
@@ -234,9 +244,8 @@ class Machine:
             self._overdue.discard(ticket)
             slow = since is None or now >= since + self._patience
         if now >= self._due:
-            self._catch_up(now)
+            self._move_on(now)
             if generation != self._generation:
-                self._void += 1
                 return
         if outcome is IGNORED:
             self._total_ignored += 1
@@ -247,7 +256,7 @@ class Machine:
             self._last_failure = (type(cause) if isinstance(cause, BaseException) else cause, now - started)
         if self._state is HALF_OPEN:
             self._probe_ended(now, outcome, slow, retry_after)
-        elif self._state is not DISABLED and outcome is not IGNORED:
+        elif outcome is not IGNORED:
             self._count(now, outcome is FAILURE, slow, retry_after)
 
     def _take_probe(self, ticket: int, now: float) -> bool:
@@ -357,7 +366,10 @@ class Machine:
             self._telling = False
 
     def _drop(self, listener: Listener) -> None:
-        self._listeners = tuple(other for other in self._listeners if other is not listener)
+        for place, other in enumerate(self._listeners):
+            if other is listener:  # once: it may be there twice
+                self._listeners = self._listeners[:place] + self._listeners[place + 1 :]
+                break
 
 
 def _many(number: int, what: str) -> str:

@@ -1,7 +1,8 @@
 """Breakers by key (a name, an origin, a tenant), no more of them than a bound, as long as that loses nothing.
 
 Only a breaker that a new one would equal is ever evicted: closed, with no call under way and nothing held against its
-callee. Where there is none, the registry grows beyond its bound and says so once. Ask it for the breaker at each call
+callee. With it go its totals, a window's successes, and listeners that came by `subscribe`: give those in the settings.
+Where there is none, the registry grows beyond its bound and says so once. Ask it for the breaker at each call
 rather than keep one: a breaker that was kept and evicted would no longer be the one that others use.
 """
 
@@ -53,7 +54,7 @@ class BreakerRegistry:
         breaker = self._make(key)
         if len(self._breakers) >= self._max_size:
             self._evict(len(self._breakers) - self._max_size + 1)
-        self._breakers[key] = breaker
+        breaker = self._breakers.setdefault(key, breaker)
         if len(self._breakers) > self._max_size and not self._grown:
             self._grown = True
             logging.getLogger("meshlite.breaker").warning(
@@ -64,7 +65,10 @@ class BreakerRegistry:
     def _evict(self, number: int) -> None:
         """Evict the `number` longest unused that can be spared, as far as there are so many."""
         for key, breaker in list(islice(self._breakers.items(), max(number, _LOOKED_AT))):
-            if not breaker.pristine:
+            pristine = breaker.pristine  # looking may move it, and its listeners may come back here
+            if self._breakers.get(key) is not breaker:
+                continue
+            if not pristine:
                 self._breakers.move_to_end(key)  # the next look begins behind it
                 continue
             del self._breakers[key]

@@ -105,4 +105,7 @@ class TimeWindow:
         slices = self._slices
         while slices and now >= slices[0][0] + self._size:
             slices.popleft()
-            self._before = slices[0][1] if slices else Counts(self.calls, self._failures, self._slow)
+            if slices:
+                self._before = slices[0][1]
+            else:
+                self.clear()
