@@ -10,6 +10,7 @@ import aiohttp
 import msgspec
 import pytest
 import structlog
+import uvloop
 from structlog.testing import LogCapture
 
 from meshlite.config import Config, load
@@ -85,30 +86,55 @@ class World:
 StartMesh = Callable[..., Awaitable[World]]
 
 
+def starter(stack: AsyncExitStack) -> StartMesh:
+    """What starts a mesh, on built-in defaults and what is given, in memory unless `data` says where."""
+
+    async def start(*overrides: str, data: Path | None = None, config: Path | None = None, **more: Any) -> World:
+        capture = LogCapture()
+        log = structlog.wrap_logger(None, processors=[capture], wrapper_class=structlog.make_filtering_bound_logger(0))
+        where = f"mesh.data={data or ':memory:'}"
+
+        def read() -> Config:
+            return load(config, [*FREE_PORTS, where, *overrides])
+
+        clock = asyncio.get_running_loop().time
+        mesh = Mesh(read(), log, control=create_app, clock=clock, reload=read if config else None, **more)
+        await stack.enter_async_context(mesh)
+        client = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        await stack.enter_async_context(client)
+        return World(mesh, client, capture)
+
+    return start
+
+
 @pytest.fixture
 async def start_mesh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[StartMesh]:
-    """Start a mesh, on built-in defaults and what is given, in memory unless `data` says where."""
+    """Start a mesh on the test's own loop."""
     monkeypatch.chdir(tmp_path)
     async with AsyncExitStack() as stack:
+        yield starter(stack)
 
-        async def start(*overrides: str, data: Path | None = None, config: Path | None = None, **more: Any) -> World:
-            capture = LogCapture()
-            log = structlog.wrap_logger(
-                None, processors=[capture], wrapper_class=structlog.make_filtering_bound_logger(0)
-            )
-            where = f"mesh.data={data or ':memory:'}"
 
-            def read() -> Config:
-                return load(config, [*FREE_PORTS, where, *overrides])
+OnLoop = Callable[[Callable[[StartMesh], Awaitable[None]]], None]
 
-            clock = asyncio.get_running_loop().time
-            mesh = Mesh(read(), log, control=create_app, clock=clock, reload=read if config else None, **more)
-            await stack.enter_async_context(mesh)
-            client = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
-            await stack.enter_async_context(client)
-            return World(mesh, client, capture)
 
-        yield start
+@pytest.fixture(params=["asyncio", "uvloop"])
+def on_loop(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OnLoop:
+    """Run a test in real time on asyncio's loop and on uvloop; no task may be left of it."""
+    monkeypatch.chdir(tmp_path)
+    factory = uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop
+
+    def run(test: Callable[[StartMesh], Awaitable[None]]) -> None:
+        async def whole() -> None:
+            async with AsyncExitStack() as stack:
+                await test(starter(stack))
+            left = asyncio.all_tasks() - {asyncio.current_task()}
+            assert not left
+
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(whole())
+
+    return run
 
 
 @pytest.fixture

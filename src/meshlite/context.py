@@ -15,7 +15,8 @@ class Context:
     """A service's `name`, its `settings` (its table in the config) and its `data` folder (None: keep nothing).
 
     A peer is a client for one other service, with the policies of that edge in it. `state` tells "starting", "running"
-    or "draining"; `clock` is monotonic, in seconds; `grace()` is how many of them a stop has left.
+    or "draining"; `clock` is monotonic, in seconds; `grace()` is how many of them a stop has left, none where the
+    service is killed.
     """
 
     name: str

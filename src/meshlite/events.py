@@ -63,12 +63,13 @@ class BreakerMoved(Fact, frozen=True):
 
 
 class ServiceMoved(Fact, frozen=True):
-    """A service started, drains, stopped."""
+    """A service starts, runs, drains, stopped or failed; `reason` says why, where there is more to say."""
 
     name: ClassVar[str] = "service.moved"
     service: str
     state: str
     url: str
+    reason: str = ""
 
 
 class FaultSwitched(Fact, frozen=True):

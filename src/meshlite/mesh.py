@@ -2,12 +2,10 @@
 
 import asyncio
 import fcntl
-import importlib
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from types import TracebackType
@@ -19,12 +17,10 @@ from structlog.typing import FilteringBoundLogger
 
 from meshlite import __version__
 from meshlite.config import EDGES, SERVICES, Config, diff
-from meshlite.context import Context
 from meshlite.errors import ConfigError, StartError
-from meshlite.events import Bus, ConfigApplied, ConfigRejected, FaultSwitched, RequestCompleted, ServiceMoved
-from meshlite.faults import Faults
-from meshlite.resilience.bulkhead import Bulkhead
+from meshlite.events import Bus, ConfigApplied, ConfigRejected, FaultSwitched, RequestCompleted
 from meshlite.resilience.edge import Edge
+from meshlite.service import CUT, Service
 from meshlite.telemetry import logs
 from meshlite.telemetry.metrics import Metrics
 from meshlite.wire.boundary import Boundary
@@ -33,19 +29,7 @@ from meshlite.wire.server import Listener
 CLOSING_ORDER = ("users", "orders", "inventory")
 """Callers before those whom they need to bring their work to an end."""
 _LOOK_EVERY = 0.25
-_CUT = 0.1
 Guard = Callable[[web.Request], None]
-
-
-@dataclass(slots=True)
-class Service:
-    """One service as the mesh holds it."""
-
-    name: str
-    listener: Listener
-    boundary: Boundary
-    faults: Faults
-    state: str = "starting"
 
 
 class Mesh:
@@ -100,30 +84,53 @@ class Mesh:
     @property
     def urls(self) -> dict[str, str]:
         """Where each service is."""
-        return {name: service.listener.url for name, service in self.services.items()}
+        return {name: service.url for name, service in self.services.items()}
 
     async def _start(self) -> None:
         config, host = self.config, self.config.mesh.host
-        listeners = {name: self._listen(host, config.services[name].port, f"services.{name}.port") for name in SERVICES}
+        for name in SERVICES:
+            service = Service(name, config, bus=self.bus, log=self.log, clock=self._clock)
+            self._stack.callback(service.abandon)
+            self.services[name] = service
         control = self._listen(host, config.control.port, "control.port") if self._control else None
         if config.data is not None:
             self._stack.callback(_claim(config.data))
-        urls = {name: listener.url for name, listener in listeners.items()}
         for caller, callee in EDGES:
-            edge = await self._stack.enter_async_context(self._edge(caller, callee, urls[callee]))
-            self.edges[caller, callee] = edge
-        for name in SERVICES:
-            self.services[name] = self._service(name, listeners[name])
+            edge = await self._stack.enter_async_context(self._edge(caller, callee, self.services[callee].url))
+            self.edges[caller, callee] = self.services[caller].peers[callee] = edge
         for name in reversed(CLOSING_ORDER):
-            await self._serve(self.services[name])
+            self._stack.push_async_callback(self.services[name].close)
+            await self.services[name].serve()
         if self._control and control:
             await self._serve_control(self._control, control)
         self.state = "running"
         for service in self.services.values():
-            self._move(service, "running")
+            service.move("running")
         self._arm()
         if self._reload:
             await self._stack.enter_async_context(_task(self._watch(self._reload), "config-watcher"))
+
+    async def start_service(self, name: str) -> None:
+        """Return when it listens. Raises StartError where it cannot: its state is then "failed", with the reason."""
+        self._check_running()
+        await self.services[name].start()
+
+    async def restart_service(self, name: str) -> None:
+        """Stop it, to its end, and start it. Raises StartError as `start_service` does."""
+        self._check_running()
+        await self.services[name].restart()
+
+    async def stop_service(self, name: str) -> None:
+        """Return when new connections are refused; what is in flight has `shutdown_grace` to finish."""
+        await self.services[name].stop()
+
+    async def kill_service(self, name: str) -> None:
+        """Cut it off as by a crash; return when its resources are free."""
+        await self.services[name].kill()
+
+    def _check_running(self) -> None:
+        if self.state != "running":
+            raise StartError(f"the mesh is {self.state}")
 
     def _listen(self, host: str, port: int, key: str) -> Listener:
         listener = Listener(host, port, key)
@@ -146,37 +153,6 @@ class Mesh:
         finally:
             await edge.close()
 
-    def _service(self, name: str, listener: Listener) -> Service:
-        admission = self.config.policy.admission
-        faults = Faults(name, self.config.mesh.seed)
-        boundary = Boundary(
-            name,
-            bus=self.bus,
-            log=self.log,
-            clock=self._clock,
-            faults=faults,
-            admission=None if admission is None else Bulkhead(admission.max_concurrent, admission.max_waiting, name),
-        )
-        return Service(name, listener, boundary, faults)
-
-    async def _serve(self, service: Service) -> None:
-        section = self.config.services[service.name]
-        context = Context(
-            name=service.name,
-            settings=section,
-            data=self.config.data,
-            peers={callee: edge for (caller, callee), edge in self.edges.items() if caller == service.name},
-            log=self.log.bind(service=service.name),
-            clock=self._clock,
-            state=lambda: service.state,
-            grace=lambda: max(self._stop_by - self._clock(), 0.0),
-            version=__version__,
-        )
-        app = _make(section.app, f"services.{service.name}.app", context)
-        app.middlewares.insert(0, service.boundary.middleware())
-        self._stack.push_async_callback(service.listener.close)
-        await service.listener.serve(app, _CUT)
-
     async def _serve_control(
         self, control: "Callable[[Mesh], tuple[web.Application, Guard]]", listener: Listener
     ) -> None:
@@ -185,12 +161,8 @@ class Mesh:
         self._control_boundary.append(boundary)
         app.middlewares.insert(0, boundary.middleware())
         self._stack.push_async_callback(listener.close)
-        await listener.serve(app, _CUT)
+        await listener.serve(app, CUT)
         self.control_url = listener.url
-
-    def _move(self, service: Service, state: str) -> None:
-        service.state = state
-        self.bus.publish(ServiceMoved(service.name, state, service.listener.url))
 
     def _arm(self) -> None:
         for service in self.services.values():
@@ -237,17 +209,14 @@ class Mesh:
         self.state = "draining"
         grace = self.config.mesh.shutdown_grace
         self._stop_by = self._clock() + grace
-        boundaries = [service.boundary for service in self.services.values()]
-        for boundary in (*boundaries, *self._control_boundary):
+        for boundary in self._control_boundary:
             boundary.draining = True
         for service in self.services.values():
-            self._move(service, "draining")
+            service.drain(self._stop_by)
         try:
-            await self._drain(boundaries, grace)
+            await self._drain([service.boundary for service in self.services.values()], grace)
         finally:
             await self._stack.aclose()
-            for service in self.services.values():
-                self._move(service, "stopped")
             self.state = "stopped"
 
     async def _drain(self, boundaries: list[Boundary], grace: float) -> None:
@@ -282,18 +251,6 @@ async def _task(work: Any, name: str) -> AsyncIterator[None]:
         await asyncio.wait([task])
         if not task.cancelled():
             task.result()
-
-
-def _make(target: str, key: str, context: Context) -> web.Application:
-    """The application that `target`, "module:function", makes. Raises StartError that names `key`."""
-    module, _, function = target.partition(":")
-    try:
-        app = getattr(importlib.import_module(module), function)(context)
-    except Exception as error:
-        raise StartError(f"cannot load {key} = {target!r}: {type(error).__name__}: {error}") from error
-    if not isinstance(app, web.Application):
-        raise StartError(f"cannot use {key} = {target!r}: it made {app!r}, not an aiohttp application")
-    return app
 
 
 def _claim(folder: Path) -> Callable[[], None]:

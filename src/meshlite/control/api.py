@@ -61,7 +61,7 @@ class EdgeList(Struct, frozen=True):
 @routes.add("GET", "/api/services", "List the services", {200: ServiceList})
 async def list_services(request: web.Request) -> web.Response:
     services = request.app[MESH].services.values()
-    return reply(ServiceList([ServiceView(s.name, s.listener.url, s.state, s.boundary.in_flight) for s in services]))
+    return reply(ServiceList([ServiceView(s.name, s.url, s.state, s.boundary.in_flight) for s in services]))
 
 
 @routes.add("GET", "/api/edges", "List the edges, with their policies and breakers", {200: EdgeList})

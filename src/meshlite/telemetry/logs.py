@@ -217,7 +217,9 @@ def sink(log: FilteringBoundLogger, access: Callable[[RequestCompleted], None]) 
                 edge = f"{fact.caller}→{fact.callee}"
                 log.warning(fact.name, edge=edge, key=fact.key, old=fact.old, new=fact.new, reason=fact.reason)
             case ServiceMoved():
-                log.info(fact.name, service=fact.service, state=fact.state, url=fact.url)
+                level = log.error if fact.state == "failed" else log.info
+                why = {"reason": fact.reason} if fact.reason else {}
+                level(fact.name, service=fact.service, state=fact.state, url=fact.url, **why)
             case FaultSwitched():
                 log.warning(fact.name, fault=fact.fault, enabled=fact.enabled)
             case ConfigApplied():

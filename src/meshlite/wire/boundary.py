@@ -24,7 +24,7 @@ CLIENT_CLOSED_REQUEST = 499
 class Boundary:
     """The boundary of one service.
 
-    `draining` makes every answer say `Connection: close`; `refusing` turns strangers away.
+    `draining` makes the last answer on every connection say `Connection: close`; `refusing` turns strangers away.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Boundary:
                 headers[propagation.REQUEST_ID] = inbound.request_id
                 if inbound.fault is not None:
                     headers[HEADER] = inbound.fault
-                if self.draining:
+                if self.draining and not getattr(request.protocol, "followed", False):
                     response.force_close()
                     headers["Connection"] = "close"
                 return response

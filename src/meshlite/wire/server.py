@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import HttpVersion11, web
 
@@ -12,7 +12,8 @@ from meshlite.wire.problems import Problem, from_http
 
 KEEPALIVE = 75.0
 """Seconds an idle connection lives; longer than aiohttp's clients keep theirs, so that the client closes first."""
-
+_TURNS = 10
+_LOOK_EVERY = 0.01
 
 _CONNECTION: dict[str, Any] = {
     "keepalive_timeout": KEEPALIVE,
@@ -26,6 +27,16 @@ class _Protocol(web.RequestHandler):
     """aiohttp's connection, with its own errors (a request that cannot be parsed) in our shape."""
 
     __slots__ = ()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it has nothing to do: no request has been read that is not wholly answered."""
+        return self._waiter is not None and not self._waiter.done()
+
+    @property
+    def followed(self) -> bool:
+        """Whether another request has been read behind the one that is being answered."""
+        return bool(self._messages)
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
@@ -59,7 +70,7 @@ def _in_shape(handler: Handler) -> Handler:
 
 
 class Listener:
-    """Binds at once, serves when told to, closes or is cut."""
+    """Binds at once, serves when told to; then it refuses, drains or is cut, and closes."""
 
     def __init__(self, host: str, port: int, key: str) -> None:
         """Bind. Raises StartError that names `key`, the setting which chose the port."""
@@ -78,6 +89,7 @@ class Listener:
         address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104  only compared
         self.url = f"http://[{address}]:{self.port}" if ":" in address else f"http://{address}:{self.port}"
         self._runner: web.AppRunner | None = None
+        self._manager: web.Server | None = None
         self._server: asyncio.Server | None = None
 
     async def serve(self, app: web.Application, grace: float) -> None:
@@ -86,17 +98,66 @@ class Listener:
         await self._runner.setup()
         loop, manager = asyncio.get_running_loop(), self._runner.server
         assert manager is not None
+        self._manager = manager
         manager.request_handler = _in_shape(manager.request_handler)
         self._server = await loop.create_server(lambda: _Protocol(manager, loop=loop, **_CONNECTION), sock=self._socket)
+
+    @property
+    def busy(self) -> int:
+        """How many connections have a request that is not wholly answered."""
+        return sum(not connection.waiting for connection in self._connections())
+
+    def _connections(self) -> list[_Protocol]:
+        return [] if self._manager is None else cast(list[_Protocol], self._manager.connections)
 
     def abandon(self) -> None:
         """Give the port back at once; for a start that failed before `serve`, harmless afterwards."""
         self._socket.close()
 
+    async def refuse(self) -> None:
+        """Stop listening: when this returns, new connections are refused; those that are open stay."""
+        if self._server is not None:
+            server, self._server = self._server, None
+            try:
+                # asyncio gives a connection its protocol a turn after accepting it; a server closed meanwhile leaks it
+                asyncio.get_running_loop().remove_reader(self._socket)
+                await asyncio.sleep(0)
+            finally:
+                server.close()
+        self._socket.close()
+        while self._socket.fileno() != -1:  # noqa: ASYNC110  uvloop may hold it until its own handle is closed
+            await asyncio.sleep(0)
+
+    async def drain(self, patience: Callable[[], bool]) -> int:
+        """Answer what is open until nothing is at work or `patience` is over; how many requests were then cut.
+
+        All idle connections are closed in the same step in which nothing is at work: no request is read after it.
+        """
+        await _until(lambda: not self.busy, patience)
+        cut = self.busy
+        for connection in self._connections():
+            if connection.waiting and connection.transport is not None:
+                connection.transport.close()
+        await _until(lambda: not self._connections(), patience)  # what was written last goes out first
+        self.abort()
+        return cut
+
+    def abort(self) -> None:
+        """Cut every connection at once; aiohttp then cancels their handlers."""
+        for connection in self._connections():
+            if connection.transport is not None:
+                connection.transport.abort()
+
     async def close(self) -> None:
         """Stop listening; requests in flight may finish within the grace that `serve` was given; clean `app` up."""
-        if self._server is not None:
-            self._server.close()
-        self._socket.close()
+        await self.refuse()
         if self._runner is not None:
             await self._runner.cleanup()
+
+
+async def _until(done: Callable[[], bool], patience: Callable[[], bool]) -> None:
+    """Return when `done`, or without `patience`; a connection's end takes some turns of the loop, a request longer."""
+    turns = 0
+    while not done() and patience():
+        await asyncio.sleep(0 if turns < _TURNS else _LOOK_EVERY)
+        turns += 1

@@ -186,9 +186,10 @@ def create_app(context: Context) -> web.Application:
         app[CHECKOUT] = checkout = Checkout(app[STORE], users, app[INVENTORY], context.log)
         reconciler = asyncio.create_task(checkout.reconcile(), name="orders-reconciler")
         yield
-        await checkout.close(context.grace())
-        reconciler.cancel()
+        await checkout.finish(context.grace)
+        reconciler.cancel()  # first, lest it begin with what is cut here
         await asyncio.wait([reconciler])
+        await checkout.close()
         await database.close()
 
     app.cleanup_ctx.append(running)

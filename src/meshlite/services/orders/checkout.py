@@ -10,7 +10,7 @@ its end, client or no client. What a crash leaves `pending` got no answer; it is
 import asyncio
 import time
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -31,6 +31,7 @@ AT_ONCE = 32
 """Orders that are being placed at the same time. Further ones wait their turn before they begin: all of them share one
 loop, so that more at once would not be done sooner, and each call would take longer than its timeout allows."""
 _RETRY = 0.5
+_GRACE_LOOK = 0.05
 _LONGEST = 30.0
 _HOUR = 3600.0
 _REFUSALS = {"unknown-sku", "out-of-stock"}
@@ -226,10 +227,13 @@ class Checkout:
                 due[order_id] = loop.time() + wait
         return max(min(due.values(), default=loop.time() + _HOUR) - loop.time(), 0.0)
 
-    async def close(self, grace: float) -> None:
-        """Let what is at work end within `grace` seconds; what then remains is reconciled at the next start."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=grace)
+    async def finish(self, grace: Callable[[], float]) -> None:
+        """Let what is at work end while `grace` has seconds left."""
+        while self._tasks and (left := grace()) > 0:  # a kill takes them away meanwhile
+            await asyncio.wait(self._tasks, timeout=min(left, _GRACE_LOOK))
+
+    async def close(self) -> None:
+        """Cut what is at work; it is reconciled at the next start."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

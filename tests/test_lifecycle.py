@@ -1,0 +1,539 @@
+"""One service at run time: stopped, killed, started and restarted while the others go on."""
+
+import asyncio
+import errno
+import re
+import socket
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import aiohttp
+import pytest
+
+from meshlite.errors import StartError
+from meshlite.wire import server
+from tests.conftest import OnLoop, StartMesh, World
+from tests.test_mesh import PATIENT, until
+
+OWN = """
+import asyncio
+from aiohttp import web
+
+mood = ""
+
+async def hello(_):
+    return web.json_response({})
+
+async def running(app):
+    if mood == "raise":
+        raise RuntimeError("not\\ntoday")
+    if mood == "hang":
+        await asyncio.sleep(3600)
+    yield
+    if mood == "raise at the end":
+        raise RuntimeError("not so")
+
+def create_app(context):
+    app = web.Application()
+    app.router.add_get("/hello", hello)
+    app.cleanup_ctx.append(running)
+    return app
+"""
+
+
+def fault(service: str, seconds: float) -> list[str]:
+    return [
+        "faults.f.kind=delay",
+        f"faults.f.seconds={seconds}",
+        f"faults.f.service={service}",
+        "faults.f.enabled=true",
+    ]
+
+
+def moves(world: World, name: str) -> list[str]:
+    """The states that it was in, with their reasons where there are any."""
+    found = [line for line in world.logged("service.moved") if line["service"] == name]
+    return [line["state"] + (f": {line['reason']}" if "reason" in line else "") for line in found]
+
+
+def refused(url: str) -> bool:
+    """Whether a connection is refused now, without a turn of the loop."""
+    with socket.socket() as attempt:
+        return attempt.connect_ex(("127.0.0.1", int(url.rpartition(":")[2]))) == errno.ECONNREFUSED
+
+
+def open_files(folder: Path) -> list[str]:
+    found = []
+    for link in Path("/proc/self/fd").iterdir():
+        try:
+            found.append(str(link.readlink()))
+        except OSError:  # the one that lists them
+            continue
+    return [place for place in found if place.startswith(f"{folder}/")]
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """An application of one's own in `own.py`; what is given is its mood from then on."""
+    (tmp_path / "own.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(__import__("sys").modules, "own", raising=False)
+
+    def mood(text: str) -> None:
+        import own  # type: ignore[import-not-found]
+
+        own.mood = text
+
+    return mood
+
+
+async def test_every_move_is_told_and_a_repeat_is_none(world: World) -> None:
+    """The states in order, the reason where there is one, and the port that it had first."""
+    mesh, service = world.mesh, world.mesh.services["inventory"]
+    url = service.url
+    await mesh.start_service("inventory")
+    assert moves(world, "inventory") == ["running"]
+    for _ in range(2):
+        await mesh.stop_service("inventory")
+    await until(lambda: service.state == "stopped")
+    await mesh.stop_service("inventory")
+    await mesh.kill_service("inventory")
+    assert moves(world, "inventory")[1:] == ["draining", "stopped"]
+    for _ in range(2):
+        await mesh.start_service("inventory")
+    await mesh.kill_service("inventory")
+    assert (service.state, service.reason) == ("stopped", "killed")
+    await mesh.restart_service("inventory")
+    await mesh.restart_service("inventory")
+    assert moves(world, "inventory")[3:] == [
+        *("starting", "running", "stopped: killed", "starting", "running"),
+        *("draining", "stopped", "starting", "running"),
+    ]
+    assert (service.state, service.reason, service.url) == ("running", "", url)
+    assert (await world.get("inventory", "/readyz")).json == {"status": "running"}
+    assert moves(world, "users") == moves(world, "orders") == ["running"]
+
+
+@pytest.mark.parametrize("end", ["stop_service", "kill_service"])
+def test_to_its_callers_a_stopped_service_is_a_refused_connection(on_loop: OnLoop, tmp_path: Path, end: str) -> None:
+    """At the moment when the command returns; orders does without it, and with it again when it is back."""
+
+    async def test(start_mesh: StartMesh) -> None:
+        world = await start_mesh(data=tmp_path / "d")
+        assert (await world.get("orders", "/orders")).json["degraded"] == []
+        await getattr(world.mesh, end)("inventory")
+        assert refused(world.url("inventory"))
+        answer = await world.get("orders", "/orders")
+        assert (answer.status, answer.json["degraded"]) == (200, ["inventory"])
+        assert (await world.order(("SKU-1", 1))).status == 503
+        await until(lambda: world.mesh.services["inventory"].state == "stopped")
+        assert not [place for place in open_files(tmp_path) if "inventory" in place]
+        await world.mesh.start_service("inventory")
+        assert (await world.get("inventory", "/inventory")).status == 200
+
+    on_loop(test)
+
+
+@pytest.mark.looptime
+async def test_a_stop_lets_what_is_in_flight_finish(start_mesh: StartMesh) -> None:
+    """It returns at once; what comes on open connections is served too; answers say close, readiness says draining."""
+    world = await start_mesh(*fault("users", 0.4))
+    loop, service = asyncio.get_running_loop(), world.mesh.services["users"]
+    await asyncio.gather(*(world.get("users", "/users/1") for _ in range(3)))  # leaves three open connections
+    held = asyncio.create_task(world.get("users", "/users/1"))
+    await asyncio.sleep(0.1)
+    before = loop.time()
+    await world.mesh.stop_service("users")
+    assert loop.time() - before < 0.01
+    assert (service.state, refused(service.url)) == ("draining", True)
+    ready = await world.get("users", "/readyz")
+    assert (ready.status, ready.json, ready.headers["Connection"]) == (503, {"status": "draining"}, "close")
+    late = asyncio.create_task(world.get("users", "/users/2"))
+    for answer in (await held, await late):
+        assert (answer.status, answer.headers["Connection"]) == (200, "close")
+    await asyncio.sleep(0.05)
+    assert service.state == "stopped"
+    assert world.logged("service.cut") == []
+    assert (await world.get("orders", "/readyz")).status == 200
+
+
+@pytest.mark.looptime
+async def test_the_grace_of_a_stop_has_an_end(start_mesh: StartMesh) -> None:
+    """What is still at work then is cut, and a line says how many; the mesh's own stop has nothing left to cut."""
+    world = await start_mesh(*fault("users", 600), "mesh.shutdown_grace=0.5")
+    held = [asyncio.create_task(world.get("users", "/users/1")) for _ in range(3)]
+    await asyncio.sleep(0.1)
+    await world.mesh.stop_service("users")
+    await asyncio.sleep(0.4)
+    assert not any(task.done() for task in held)
+    await asyncio.sleep(0.2)
+    assert all(isinstance(task.exception(), aiohttp.ClientError) for task in held)
+    assert world.mesh.services["users"].state == "stopped"
+    assert [(line["service"], line["requests"]) for line in world.logged("service.cut")] == [("users", 3)]
+    await world.mesh.stop()
+    assert world.logged("mesh.cut") == []
+
+
+@pytest.mark.looptime
+async def test_a_kill_cuts_what_is_in_flight(start_mesh: StartMesh) -> None:
+    """The client sees its connection break at once; nobody says that the grace was over."""
+    world = await start_mesh(*fault("users", 600))
+    held = asyncio.create_task(world.get("users", "/users/1"))
+    await asyncio.sleep(0.1)
+    before = asyncio.get_running_loop().time()
+    await world.mesh.kill_service("users")
+    with pytest.raises(aiohttp.ClientError):
+        await held
+    assert asyncio.get_running_loop().time() - before < 0.05
+    assert moves(world, "users") == ["running", "stopped: killed"]
+    assert world.logged("service.cut") == []
+    assert world.mesh.services["users"].boundary.in_flight == 0
+
+
+@pytest.mark.looptime
+async def test_a_kill_cuts_a_drain(start_mesh: StartMesh) -> None:
+    """It does not wait for the stop that is under way."""
+    world = await start_mesh(*fault("users", 600))
+    held = asyncio.create_task(world.get("users", "/users/1"))
+    await asyncio.sleep(0.1)
+    await world.mesh.stop_service("users")
+    await asyncio.sleep(0.1)
+    before = asyncio.get_running_loop().time()
+    await world.mesh.kill_service("users")
+    assert asyncio.get_running_loop().time() - before < 0.05
+    with pytest.raises(aiohttp.ClientError):
+        await held
+    assert moves(world, "users") == ["running", "draining", "stopped: killed"]
+
+
+def test_a_killed_saga_is_settled_after_the_start(on_loop: OnLoop, tmp_path: Path) -> None:
+    """Cut between `pending` and the reservation as by a crash: no answer, and the next start cancels the order."""
+
+    async def test(start_mesh: StartMesh) -> None:
+        world = await start_mesh(*PATIENT, *fault("inventory", 60), data=tmp_path / "d")
+        placing = asyncio.create_task(world.order(("SKU-1", 1), key="k"))
+        await until(lambda: world.mesh.services["inventory"].boundary.in_flight)
+        loop = asyncio.get_running_loop()
+        before = loop.time()
+        await world.mesh.kill_service("orders")
+        assert loop.time() - before < 0.5
+        with pytest.raises(aiohttp.ClientError):
+            await placing
+        assert not [place for place in open_files(tmp_path) if "orders" in place]
+        world.set_faults()
+        await world.mesh.start_service("orders")
+        await until(lambda: world.logged("order.reconciled"))
+        assert world.logged("order.reconciled")[0]["found"] == "pending"
+        newest = (await world.get("orders", "/orders")).json["orders"][0]
+        assert newest["status"] == "cancelled"
+        again = await world.order(("SKU-1", 1), key="k")
+        assert (again.status, again.headers.get("Idempotent-Replayed")) == (201, None)
+
+    on_loop(test)
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize(("end", "takes"), [("stop_service", 2.0), ("kill_service", 0.0)])
+async def test_a_saga_without_its_client_has_the_grace_of_a_stop(start_mesh: StartMesh, end: str, takes: float) -> None:
+    """A stop waits for it, although no request is in flight; a kill does not, not even of a stop that waits."""
+    world = await start_mesh(*PATIENT, *fault("inventory", 2.2))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(world.order(("SKU-1", 1)), 0.1)
+    await asyncio.sleep(0.1)
+    service, loop = world.mesh.services["orders"], asyncio.get_running_loop()
+    before = loop.time()
+    await world.mesh.stop_service("orders")
+    await asyncio.sleep(0)
+    await getattr(world.mesh, end)("orders")
+    while service.state != "stopped":
+        await asyncio.sleep(0.01)
+    assert abs(loop.time() - before - takes) < 0.15
+
+
+async def test_a_start_on_a_taken_port_fails_and_can_be_repeated(world: World) -> None:
+    """The reason in a line; the others go on; once the port is free it starts."""
+    service = world.mesh.services["inventory"]
+    await world.mesh.kill_service("inventory")
+    port = int(service.url.rpartition(":")[2])
+    with socket.create_server(("127.0.0.1", port)):
+        for command in (world.mesh.start_service, world.mesh.restart_service):
+            with pytest.raises(StartError, match="Address already in use"):
+                await command("inventory")
+            assert service.state == "failed"
+            assert service.reason.startswith(f"cannot listen on 127.0.0.1:{port}: Address already in use; ")
+        assert (await world.get("users", "/users/1")).status == 200
+        assert (await world.get("orders", "/readyz")).status == 200
+        await world.mesh.stop_service("inventory")
+        await world.mesh.kill_service("inventory")
+        assert service.state == "failed"
+    await world.mesh.start_service("inventory")
+    assert (service.state, service.reason) == ("running", "")
+    assert (await world.get("inventory", "/inventory")).status == 200
+    assert re.fullmatch("failed: cannot listen on .*", moves(world, "inventory")[3])
+
+
+async def test_an_application_that_cannot_start_fails_alone(start_mesh: StartMesh, own: Callable[[str], None]) -> None:
+    """One line for the reason, the traceback in the log, the port free again; at the mesh's start it is StartError."""
+    own("")
+    world = await start_mesh("services.users.app='own:create_app'")
+    own("raise")
+    with pytest.raises(StartError, match="cannot start users: RuntimeError: not today"):
+        await world.mesh.restart_service("users")
+    service = world.mesh.services["users"]
+    assert (service.state, service.reason) == ("failed", "cannot start users: RuntimeError: not today")
+    assert refused(service.url)
+    assert isinstance(world.logged("service.crashed")[0]["exc_info"], RuntimeError)
+    assert (await world.get("orders", "/orders")).status == 200
+    with pytest.raises(StartError, match="cannot start users"):
+        await start_mesh("services.users.app='own:create_app'")
+    own("")
+    await world.mesh.start_service("users")
+    assert (await world.get("users", "/hello")).status == 200
+
+
+async def test_an_application_whose_end_fails_can_be_started_again(
+    start_mesh: StartMesh, own: Callable[[str], None]
+) -> None:
+    """The state says failed and why; the mesh stops all the same."""
+    own("raise at the end")
+    world = await start_mesh("services.users.app='own:create_app'")
+    await world.mesh.kill_service("users")
+    service = world.mesh.services["users"]
+    assert (service.state, service.reason) == ("failed", "its end failed: RuntimeError: not so")
+    await world.mesh.start_service("users")
+    assert (await world.get("users", "/hello")).status == 200
+    await world.mesh.stop()
+    assert [world.mesh.services[name].state for name in ("users", "orders", "inventory")] == [
+        *("failed", "stopped", "stopped")
+    ]
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("command", ["start_service", "restart_service"])
+@pytest.mark.parametrize("end", ["kill_service", "stop"])
+async def test_a_start_that_hangs_is_given_up(
+    start_mesh: StartMesh, own: Callable[[str], None], command: str, end: str
+) -> None:
+    """By a kill of the service and by a stop of the mesh; whoever waits for it is told."""
+    own("")
+    world = await start_mesh("services.users.app='own:create_app'")
+    if command == "start_service":
+        await world.mesh.kill_service("users")
+    own("hang")
+    starting = asyncio.create_task(getattr(world.mesh, command)("users"))
+    await asyncio.sleep(1)
+    assert world.mesh.services["users"].state == "starting"
+    before = asyncio.get_running_loop().time()
+    await (world.mesh.stop() if end == "stop" else world.mesh.kill_service("users"))
+    assert asyncio.get_running_loop().time() - before < 0.1
+    with pytest.raises(StartError, match="users was stopped before it had started"):
+        await starting
+    assert moves(world, "users")[-2:] == ["starting", "stopped: given up while it started"]
+    assert refused(world.mesh.services["users"].url)
+
+
+@pytest.mark.looptime
+async def test_a_start_waits_for_the_drain(start_mesh: StartMesh) -> None:
+    """The request of before ends well, and then there is the new application."""
+    world = await start_mesh(*fault("users", 0.4))
+    held = asyncio.create_task(world.get("users", "/users/1"))
+    await asyncio.sleep(0.1)
+    await world.mesh.stop_service("users")
+    start = asyncio.create_task(world.mesh.start_service("users"))
+    await asyncio.sleep(0.1)
+    assert not start.done()
+    assert (await held).status == 200
+    await start
+    assert moves(world, "users") == ["running", "draining", "stopped", "starting", "running"]
+    assert "Connection" not in (await world.get("users", "/readyz")).headers
+
+
+@pytest.mark.looptime
+async def test_a_caller_that_goes_away_leaves_the_command_going(start_mesh: StartMesh) -> None:
+    """A restart whose caller is cancelled in the middle ends in a running service."""
+    world = await start_mesh(*fault("users", 0.4))
+    held = asyncio.create_task(world.get("users", "/users/1"))
+    await asyncio.sleep(0.1)
+    restart = asyncio.create_task(world.mesh.restart_service("users"))
+    await asyncio.sleep(0.1)
+    restart.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await restart
+    await held
+    await asyncio.sleep(0.1)
+    assert world.mesh.services["users"].state == "running"
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("seed", range(12))
+async def test_any_commands_in_any_order_come_to_an_end(start_mesh: StartMesh, seed: int) -> None:
+    """Forty at random, under requests, some callers going away: no deadlock, and a start then starts it."""
+    world = await start_mesh(*fault("users", 0.05), "mesh.shutdown_grace=0.3")
+    chance = Random(seed)
+    commands = [getattr(world.mesh, f"{name}_service") for name in ("start", "stop", "kill", "restart")]
+    tasks = []
+    for _ in range(40):
+        tasks.append(asyncio.create_task(chance.choice(commands)("users")))
+        tasks.append(asyncio.create_task(world.get("users", "/users/1")))
+        if chance.random() < 0.2:
+            chance.choice(tasks).cancel()
+        await asyncio.sleep(chance.choice([0, 0, 0.001, 0.02, 0.1]))
+    async with asyncio.timeout(30):
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        await world.mesh.start_service("users")
+    unexpected = (asyncio.CancelledError, StartError, OSError, aiohttp.ClientError)
+    assert not [each for each in results if isinstance(each, BaseException) and not isinstance(each, unexpected)]
+    assert (await world.get("users", "/users/1")).status == 200
+    assert world.mesh.services["users"].boundary.in_flight == 0
+    assert {state.partition(":")[0] for state in moves(world, "users")} <= {
+        *("starting", "running", "draining", "stopped")
+    }
+
+
+@pytest.mark.looptime
+async def test_the_mesh_stops_whatever_its_services_are_at(start_mesh: StartMesh) -> None:
+    """One stopped, one draining on its own with a request, one running with another: both are answered."""
+    world = await start_mesh(*fault("users", 0.4))
+    await world.mesh.kill_service("inventory")
+    held = asyncio.create_task(world.get("users", "/users/1"))
+    await asyncio.sleep(0.1)
+    await world.mesh.stop_service("users")
+    stop = asyncio.create_task(world.mesh.stop())
+    await asyncio.sleep(0.1)
+    assert (await world.get("orders", "/readyz")).json == {"status": "draining"}
+    with pytest.raises(StartError, match="the mesh is draining"):
+        await world.mesh.start_service("inventory")
+    assert (await held).status == 200
+    await stop
+    assert moves(world, "inventory") == ["running", "stopped: killed"]
+    assert moves(world, "users") == moves(world, "orders") == ["running", "draining", "stopped"]
+    with pytest.raises(StartError, match="the mesh is stopped"):
+        await world.mesh.restart_service("users")
+    for name in ("users", "orders", "inventory"):
+        await world.mesh.stop_service(name)
+        await world.mesh.kill_service(name)
+
+
+@pytest.mark.looptime
+async def test_a_kill_cuts_its_part_of_the_meshs_drain(start_mesh: StartMesh) -> None:
+    """The mesh then has nothing to wait for."""
+    world = await start_mesh(*fault("users", 600))
+    held = asyncio.create_task(world.get("users", "/users/1"))
+    await asyncio.sleep(0.1)
+    stop = asyncio.create_task(world.mesh.stop())
+    await asyncio.sleep(0.1)
+    before = asyncio.get_running_loop().time()
+    await world.mesh.kill_service("users")
+    await stop
+    assert asyncio.get_running_loop().time() - before < 0.1
+    assert isinstance((await asyncio.gather(held, return_exceptions=True))[0], aiohttp.ClientError)
+    assert world.logged("mesh.cut") == []
+
+
+class Wire:
+    """What servers read and what clients got: the ids of requests whose whole header reached a connection."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.read: set[str] = set()
+        self.answered: dict[str, int] = {}
+        self.ids = count()
+        taken = server._Protocol.data_received
+
+        def data_received(protocol: server._Protocol, data: bytes) -> None:
+            self.read.update(found.decode() for found in re.findall(rb"X-Request-Id: (load-\d+)\r\n\r\n", data))
+            taken(protocol, data)
+
+        monkeypatch.setattr(server._Protocol, "data_received", data_received, raising=True)
+
+    def request(self, path: str) -> tuple[str, bytes]:
+        name = f"load-{next(self.ids)}"
+        return name, f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Request-Id: {name}\r\n\r\n".encode()
+
+    async def answer(self, reader: asyncio.StreamReader) -> bool:
+        """Read one answer, whole; whether the connection stays open."""
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        await reader.readexactly(int(re.search(r"(?i)content-length: (\d+)", head)[1]))
+        name = re.search(r"(?i)x-request-id: (\S+)", head)[1]
+        self.answered[name] = int(head.split()[1])
+        return "connection: close" not in head.lower()
+
+    async def client(self, port: int, path: str, pause: float) -> None:
+        """Ask again and again, on one connection while it stays open, and never the same twice."""
+        while True:
+            try:
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0.003)
+                continue
+            try:
+                while True:
+                    writer.write(self.request(path)[1])
+                    if not await self.answer(reader):
+                        break
+                    await asyncio.sleep(pause)
+            except (OSError, asyncio.IncompleteReadError):
+                pass
+            finally:
+                writer.close()
+
+    @property
+    def dropped(self) -> set[str]:
+        return self.read - self.answered.keys()
+
+
+async def settled(tasks: list["asyncio.Task[Any]"]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "path"), [("inventory", "/inventory"), ("users", "/users/1?include=orders")])
+def test_an_orderly_stop_drops_no_request(
+    on_loop: OnLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, path: str
+) -> None:
+    """Some 300 requests a second over stop, start and restarts: each whose header was read is answered, and well."""
+    wire = Wire(monkeypatch)
+
+    async def test(start_mesh: StartMesh) -> None:
+        world = await start_mesh(data=tmp_path / "d")
+        port = int(world.url(name).rpartition(":")[2])
+        clients = [asyncio.create_task(wire.client(port, path, 0.06)) for _ in range(18)]
+        clients += [asyncio.create_task(wire.client(port, path, 0.0)) for _ in range(2)]
+        for _ in range(4):
+            await asyncio.sleep(0.1)
+            await world.mesh.stop_service(name)
+            await world.mesh.start_service(name)
+            await asyncio.sleep(0.1)
+            await world.mesh.restart_service(name)
+        await world.mesh.stop_service(name)
+        await until(lambda: world.mesh.services[name].state == "stopped")
+        await asyncio.sleep(0.05)  # answers on their way
+        await settled(clients)
+        assert len(wire.answered) > 200
+        assert wire.dropped == set()
+        assert set(wire.answered.values()) == {200}
+        assert world.logged("service.cut") == []
+
+    on_loop(test)
+
+
+def test_pipelined_requests_are_all_answered(on_loop: OnLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read behind a request is answered too, and only the last answer closes the connection."""
+    wire = Wire(monkeypatch)
+
+    async def test(start_mesh: StartMesh) -> None:
+        world = await start_mesh(*fault("users", 0.05))
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(world.url("users").rpartition(":")[2]))
+        writer.write(b"".join(wire.request("/users/1")[1] for _ in range(3)))
+        await until(lambda: len(wire.read) == 3)
+        await world.mesh.stop_service("users")
+        assert [await wire.answer(reader) for _ in range(3)] == [True, True, False]
+        assert await reader.read() == b""
+        writer.close()
+        assert wire.dropped == set()
+
+    on_loop(test)
