@@ -40,3 +40,16 @@ def test_the_window_slides() -> None:
     assert sum(budget.withdraw() for _ in range(200)) == 30
     clock.now += 1e6
     assert budget.amplification == 1.0
+
+
+def test_a_changed_ratio_knows_what_was_before() -> None:
+    """Without a ratio retries are only counted; they count against the one that is then set."""
+    budget = RetryBudget(None, Clock())
+    for _ in range(100):
+        budget.deposit()
+    assert all(budget.withdraw() for _ in range(40))
+    assert budget.amplification == 1.4
+    budget.ratio = 0.1
+    assert not budget.withdraw()
+    budget.ratio = 0.2
+    assert [budget.withdraw() for _ in range(11)] == [True] * 10 + [False]

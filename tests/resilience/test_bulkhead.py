@@ -80,3 +80,52 @@ async def test_waiters_can_be_sent_away() -> None:
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert all(isinstance(result, CircuitOpenError) for result in results)
     assert (bulkhead.in_use, bulkhead.waiting) == (1, 0)
+
+
+async def test_made_larger_it_lets_in_at_once_whoever_fits() -> None:
+    """Two more places are two waiters less, in order; who left the queue in the same moment takes none."""
+    bulkhead = Bulkhead(1, 5)
+    await bulkhead.acquire()
+    tasks = await waiters(bulkhead, 4)
+    tasks[0].cancel()
+    bulkhead.resize(3, 0)
+    await asyncio.sleep(0)
+    assert [task.done() for task in tasks] == [True, True, True, False]
+    assert (bulkhead.in_use, bulkhead.waiting) == (3, 1)
+    with pytest.raises(BulkheadFullError):
+        await bulkhead.acquire()
+    bulkhead.release()
+    await tasks[3]
+    for _ in range(3):
+        bulkhead.release()
+    assert bulkhead.in_use == 0
+
+
+async def test_made_smaller_it_drains_down_and_sends_nobody_away() -> None:
+    """Those at work finish, those who wait wait until it is down to its new size, and no place is lost."""
+    bulkhead = Bulkhead(4, 2)
+    for _ in range(4):
+        await bulkhead.acquire()
+    tasks = await waiters(bulkhead, 2)
+    bulkhead.resize(2, 0)
+    for in_use in (3, 2):
+        bulkhead.release()
+        assert (bulkhead.in_use, bulkhead.waiting) == (in_use, 2)
+    for waiting in (1, 0):
+        bulkhead.release()
+        assert (bulkhead.in_use, bulkhead.waiting) == (2, waiting)
+    await asyncio.gather(*tasks)
+    bulkhead.release()
+    bulkhead.release()
+    assert bulkhead.in_use == 0
+
+
+async def test_opened_it_lets_everyone_in() -> None:
+    """All who wait and all who come; they are counted all the same."""
+    bulkhead = Bulkhead(1, 5)
+    await bulkhead.acquire()
+    tasks = await waiters(bulkhead, 5)
+    bulkhead.open()
+    await asyncio.gather(*tasks)
+    assert bulkhead.try_acquire()
+    assert (bulkhead.in_use, bulkhead.waiting) == (7, 0)

@@ -277,8 +277,7 @@ class CircuitBreaker(Machine):
 
         Into auto it comes back closed and afresh; setting the mode that it is in changes nothing.
         """
-        if mode not in MODES:
-            raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
+        check_mode(mode)
         if mode != self.mode:
             self._by_hand(MODES[mode], f"set to {mode} by hand")
 
@@ -385,6 +384,12 @@ class CircuitBreaker(Machine):
 
     def __repr__(self) -> str:
         return f"<CircuitBreaker {self.name!r} {self._state}>"
+
+
+def check_mode(mode: str) -> None:
+    """Raise ValueError if there is no such mode."""
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
 
 
 def _never_began(exc: TypeError, work: object) -> bool:

@@ -9,13 +9,14 @@ FLOOR = 3
 
 
 class RetryBudget:
-    """Retries are at most `ratio` of the requests of the last 10 s, plus 3 a second.
+    """Retries are at most `ratio` of the requests of the last 10 s, plus 3 a second; None: they are only counted.
 
-    The idea is Finagle's RetryBudget, which Linkerd and Envoy have too.
+    `ratio` may change at any time; what was counted stays. The idea is Finagle's RetryBudget, which Linkerd and Envoy
+    have too.
     """
 
-    def __init__(self, ratio: float, clock: Callable[[], float]) -> None:
-        self._ratio = ratio
+    def __init__(self, ratio: float | None, clock: Callable[[], float]) -> None:
+        self.ratio = ratio
         self._clock = clock
         self._requests = [0] * WINDOW
         self._retries = [0] * WINDOW
@@ -36,7 +37,7 @@ class RetryBudget:
     def withdraw(self) -> bool:
         """Take one retry; False where the budget is spent."""
         bucket = self._turn()
-        if sum(self._retries) >= self._ratio * sum(self._requests) + FLOOR * WINDOW:
+        if self.ratio is not None and sum(self._retries) >= self.ratio * sum(self._requests) + FLOOR * WINDOW:
             return False
         self._retries[bucket] += 1
         return True

@@ -5,6 +5,7 @@ leaves the queue. All of it happens on one loop, between awaits, so there is no 
 """
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import Callable
 
@@ -12,9 +13,9 @@ from meshlite.errors import BulkheadFullError
 
 
 class Bulkhead:
-    """`max_concurrent` places and `max_waiting` waiters."""
+    """`max_concurrent` places and `max_waiting` waiters; `resize` and `open` change that at any time."""
 
-    def __init__(self, max_concurrent: int, max_waiting: int = 0, name: str = "") -> None:
+    def __init__(self, max_concurrent: int = sys.maxsize, max_waiting: int = 0, name: str = "") -> None:
         self.name = name
         self.max_concurrent = max_concurrent
         self.max_waiting = max_waiting
@@ -70,6 +71,23 @@ class Bulkhead:
                 place.set_result(None)
                 return
         self.in_use -= 1
+
+    def resize(self, max_concurrent: int, max_waiting: int) -> None:
+        """Have so many places and waiters from now on: whoever waits and has a place now comes in, in order.
+
+        Nobody is sent away: what is at work or waits beyond the new sizes goes on, and it drains down to them.
+        """
+        self.max_concurrent = max_concurrent
+        self.max_waiting = max_waiting
+        while self._queue and self.in_use < max_concurrent:
+            place = self._queue.popleft()
+            if not place.done():
+                self.in_use += 1
+                place.set_result(None)
+
+    def open(self) -> None:
+        """Let in all who wait and all who come, and count them only."""
+        self.resize(sys.maxsize, 0)
 
     def wake(self, error: Callable[[], Exception]) -> None:
         """Send all who wait away, each with an `error` of his own."""

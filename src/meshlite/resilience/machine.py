@@ -198,6 +198,15 @@ class Machine:
         if before is not None:
             self._watched[ticket] = max(before, now)  # whatever the clock does, no one's patience ends before `_due`
 
+    def set_probe_timeout(self, seconds: float) -> None:
+        """Give probes so many seconds from now on, those under way included; nothing else changes."""
+        self._catch_up(self._clock())
+        self.settings = self.settings._replace(probe_timeout=seconds)
+        self._lease = seconds - INSTANT
+        if self._state is HALF_OPEN:
+            self._patience = min(self._slow_limit, self._lease)
+            self._due = min(self._watched.values(), default=inf) + self._patience
+
     # ── Outcomes ───────────────────────────────────────────────────────────────────────────────────────
 
     def _settle(self, generation: int, ticket: int, started: float, exc: BaseException) -> None:

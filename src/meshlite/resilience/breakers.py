@@ -1,0 +1,115 @@
+"""The breakers of one edge, one for all of it or one for each route; policy and mode may change at any time.
+
+They stand in the edge's chain as one `CircuitBreakerMiddleware`. A changed policy puts new breakers into it, so that
+whoever is on the way meets the new ones; what the old ones still hear from calls under way is told to nobody.
+"""
+
+from collections.abc import Callable
+
+from meshlite.config import BreakerPolicy
+from meshlite.resilience.breaker import CircuitBreaker, check_mode
+from meshlite.resilience.facts import BreakerMoved, State
+from meshlite.resilience.machine import Listener
+from meshlite.resilience.middleware import CircuitBreakerMiddleware, Classify
+from meshlite.resilience.registry import BreakerRegistry
+
+EDGE = "edge"
+"""The key of the one breaker of an edge that has one."""
+
+
+class EdgeBreakers:
+    """None until `apply` is given a policy. `route()` names the route of the call that is under way."""
+
+    def __init__(
+        self, route: Callable[[], str], *, classify: Classify, listener: Listener, clock: Callable[[], float]
+    ) -> None:
+        self.mode = "auto"
+        self._policy: BreakerPolicy | None = None
+        self._probe_timeout = 60.0
+        self._listener = listener
+        self._clock = clock
+        self.middleware = CircuitBreakerMiddleware(
+            _without_effect(), key=lambda _: self._key(route()), classify=classify
+        )
+
+    def apply(self, policy: BreakerPolicy | None, probe_timeout: float) -> None:
+        """Go by `policy`: if it is a new one, with new, closed breakers in the mode set by hand; None: with none.
+
+        Under the same policy the breakers stay as they are; only probes have `probe_timeout` seconds from now on.
+        """
+        self._probe_timeout = probe_timeout
+        if policy == self._policy:
+            for breaker in self.middleware.breakers:
+                breaker.set_probe_timeout(probe_timeout)
+            return
+        before = [(key, breaker.state) for key, breaker in self.items()]
+        self._policy = policy
+        self.middleware.breakers = _without_effect() if policy is None else self._registry(policy)
+        reason = "switched off" if policy is None else "its settings were changed"
+        for key, state in before:
+            if state is not State.CLOSED:
+                self._listener(BreakerMoved(key, state, State.CLOSED, reason, self._clock(), None))
+        if policy is None:
+            self.mode = "auto"
+        elif self.mode != "auto":
+            self.set_mode(self.mode)
+
+    def _registry(self, policy: BreakerPolicy) -> BreakerRegistry:
+        def heard(event: BreakerMoved) -> None:
+            if self.middleware.breakers is registry:
+                self._listener(event)
+
+        def make(key: str) -> CircuitBreaker:
+            breaker = CircuitBreaker(
+                key,
+                max_failures=policy.max_failures,
+                reset_timeout=policy.reset_timeout,
+                success_threshold=policy.success_threshold,
+                half_open_max_calls=policy.half_open_max_calls,
+                probe_timeout=self._probe_timeout,
+                clock=self._clock,
+                listeners=(heard,),
+            )
+            breaker.set_mode(self.mode)
+            return breaker
+
+        registry = BreakerRegistry(make)
+        return registry
+
+    def _key(self, route: str) -> str:
+        return route if self._policy is not None and self._policy.per == "route" else EDGE
+
+    def check(self, route: str) -> None:
+        """Raise CircuitOpenError if a call to `route` would be refused now."""
+        if self._policy is None:
+            return
+        key, breakers = self._key(route), self.middleware.breakers
+        breaker = breakers.get(key) if self.mode == "auto" else breakers[key]
+        if breaker is not None:
+            breaker.check()
+
+    def set_mode(self, mode: str) -> None:
+        """Set the mode of all breakers, those to come included. Raise ValueError if there is no such mode, or none."""
+        check_mode(mode)
+        if self._policy is None:
+            raise ValueError(f"there is no breaker to be set to {mode}: the policy switches it off")
+        self.mode = mode
+        if self._policy.per == "edge":
+            self.middleware.breakers[EDGE].set_mode(mode)
+        for breaker in self.middleware.breakers:
+            breaker.set_mode(mode)
+
+    def reset(self) -> None:
+        """Close all breakers and begin afresh, in mode auto."""
+        self.mode = "auto"
+        for breaker in self.middleware.breakers:
+            breaker.reset()
+
+    def items(self) -> list[tuple[str, CircuitBreaker]]:
+        """The breakers there are, by key."""
+        return [] if self._policy is None else sorted(self.middleware.breakers.items())
+
+
+def _without_effect() -> BreakerRegistry:
+    """For calls that are past the door when the breaker is switched off: it never refuses and tells nobody."""
+    return BreakerRegistry(max_failures=None)
