@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from meshlite.config import ConfigError, diff, lint, load
+from meshlite.config import ConfigError, diff, load
 
 ROOT = Path(__file__).parents[1]
 
@@ -20,7 +20,6 @@ def test_without_a_file_the_defaults_are_those_of_the_shipped_file() -> None:
     assert shipped == (ROOT / "src/meshlite/defaults.toml").read_text()
     assert diff(load(None), load(ROOT / "config.toml"))[0] == ()
     assert load(None).path is None
-    assert lint(load(None)) == []
 
 
 def test_defaults_are_the_contracts() -> None:
@@ -201,16 +200,6 @@ def test_any_other_host_needs_a_token() -> None:
     """Loopback needs none; with a token any address goes."""
     assert load(None, ["mesh.host=::1"]).mesh.host == "::1"
     assert load(None, ["mesh.host=0.0.0.0", "control.token=secret-secret"]).mesh.host == "0.0.0.0"
-
-
-def test_lint_finds_timeouts_that_are_the_wrong_way_round() -> None:
-    """An inner edge longer than the outer attempt that waits for it, and attempts that do not fit, with the numbers."""
-    found = lint(load(None, ["edges.orders.inventory.timeout=1.5", "edges.orders.users.attempt_timeout=0.5"]))
-    assert found == [
-        "edges.orders.inventory.timeout: 1.5 s is longer than the 0.9 s that an attempt on edges.users.orders waits "
-        "for it: the outer breaker would see the failure first",
-        "edges.orders.users.timeout: 2 attempts of 0.5 s do not fit into 0.6 s: the last ones are cut short",
-    ]
 
 
 def test_a_diff_tells_what_can_be_taken_up_at_once() -> None:

@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from meshlite import __version__
-from meshlite.config import Config, lint, load
+from meshlite.config import Config, load
 from meshlite.errors import ConfigError, StartError
+from meshlite.lint import lint
 
 USER_ERROR = 2
 _GC_YOUNG = 50_000

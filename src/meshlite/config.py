@@ -317,39 +317,6 @@ def _build(merged: Json, path: Path | None, folder: Path) -> Config:
     return msgspec.structs.replace(config, path=path, folder=folder)
 
 
-def lint(config: Config) -> list[str]:
-    """Policies that work against each other: each a warning, with its numbers."""
-    found: list[str] = []
-    for caller, callee in EDGES:
-        place, policy = f"edges.{caller}.{callee}", config.edges[caller][callee]
-        found += _lint_attempts(place, policy)
-        for outer, middle in EDGES:
-            waits = config.edges[outer][middle].attempt_timeout
-            if middle != caller or outer == callee or waits is None:
-                continue
-            if policy.timeout is None or policy.timeout > waits:
-                found.append(
-                    f"{place}.timeout: {_seconds(policy.timeout)} is longer than the {waits} s that an attempt on "
-                    f"edges.{outer}.{middle} waits for it: the outer breaker would see the failure first"
-                )
-    return found
-
-
-def _lint_attempts(place: str, policy: EdgePolicy) -> list[str]:
-    if policy.timeout is None or policy.attempt_timeout is None:
-        return []
-    attempts = policy.retry.attempts if policy.retry else 1
-    needed = attempts * policy.attempt_timeout
-    if needed <= policy.timeout:
-        return []
-    asked = f"{attempts} attempts of {policy.attempt_timeout} s"
-    return [f"{place}.timeout: {asked} do not fit into {policy.timeout} s: the last ones are cut short"]
-
-
-def _seconds(value: float | None) -> str:
-    return "no limit" if value is None else f"{value} s"
-
-
 def diff(old: Config, new: Config) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The keys that differ: those that a running mesh takes up at once, and those that wait for a restart."""
     before, after = _flat(msgspec.to_builtins(old, enc_hook=str)), _flat(msgspec.to_builtins(new, enc_hook=str))

@@ -282,14 +282,36 @@ async def test_one_order_that_cannot_be_undone_does_not_hold_up_the_others(start
     assert (await world.get("orders", f"/orders/{one}")).json["status"] == "cancelling"
 
 
-async def test_a_deadline_that_passes_after_the_first_effect_does_not_stop_the_order(world: World) -> None:
-    """Inventory takes longer than the caller has: the order is confirmed all the same, not begun and undone."""
-    world.set_faults(
-        "faults.s.kind=delay", "faults.s.seconds=0.15", "faults.s.service=inventory", "faults.s.enabled=true"
-    )
-    body = {"user_id": 1, "items": [{"sku": "SKU-5", "quantity": 1}]}
-    placed = await world.ask("POST", "orders", "/orders", body, headers={"X-Envoy-Expected-Rq-Timeout-Ms": "100"})
-    assert (placed.status, placed.json["status"]) == (201, "confirmed")
+@pytest.mark.parametrize(
+    ("fault", "lasts", "ends"),
+    [
+        (("service=inventory", "seconds=0.2"), 0.0, "confirmed"),
+        (("service=inventory", "seconds=0.2", "phase=response"), 0.0, "confirmed"),
+        (("service=inventory", "seconds=5.0"), 1.0, "cancelled"),
+        (("service=inventory", "seconds=5.0", "phase=response"), 1.0, "cancelled"),
+        (("service=users", "seconds=5.0"), 0.0, None),
+    ],
+)
+@pytest.mark.looptime
+async def test_a_deadline_that_passes_is_told_in_time_and_the_order_comes_to_its_end(
+    start_mesh: StartMesh, fault: tuple[str, ...], lasts: float, ends: str | None
+) -> None:
+    """Who has 50 ms is answered within 50 ms; what was begun is then confirmed or cancelled, its stock right."""
+    settings = [f"faults.s.{text}" for text in ("kind=delay", "enabled=true", *fault)]
+    world = await start_mesh(*settings)
+    loop = asyncio.get_running_loop()
+    start, before = loop.time(), len((await world.get("orders", "/orders")).json["orders"])
+    body = {"user_id": 1, "items": [{"sku": "SKU-5", "quantity": 3}]}
+    start = loop.time()
+    late = await world.ask("POST", "orders", "/orders", body, headers={"X-Envoy-Expected-Rq-Timeout-Ms": "50"})
+    assert loop.time() - start == pytest.approx(0.04, abs=0.012)
+    assert late.status == (503 if ends is None else 504), late
+    await asyncio.sleep(lasts)
+    world.set_faults()
+    await asyncio.sleep(40.0)
+    orders = (await world.get("orders", "/orders")).json["orders"]
+    assert [order["status"] for order in orders[: len(orders) - before]] == ([] if ends is None else [ends])
+    assert (await world.stock("SKU-5"))["reserved"] == (3 if ends == "confirmed" else 0)
 
 
 async def test_clients_that_give_up_do_not_multiply_the_work(world: World) -> None:

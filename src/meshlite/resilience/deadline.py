@@ -19,6 +19,11 @@ def is_callees_fault(limit: float, full: float | None) -> bool:
     return full is not None and limit >= full / 2
 
 
+def way_back(limit: float) -> float:
+    """Of `limit` seconds, those that an answer's way back may take: 20 ms or 10 %, whichever is more."""
+    return max(MARGIN, limit * MARGIN_SHARE)
+
+
 def milliseconds_to_pass_on(limit: float) -> int:
-    """What the callee is told it has: `limit` seconds less the way back, the larger of 20 ms and 10 %."""
-    return max(1, int((limit - max(MARGIN, limit * MARGIN_SHARE)) * 1000))
+    """What the callee is told it has: `limit` seconds less the way back, and at least one millisecond."""
+    return max(1, int((limit - way_back(limit)) * 1000))

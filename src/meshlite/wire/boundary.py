@@ -4,6 +4,7 @@ admission ⟶ fault ⟶ handler ⟶ fault; every error leaves as a problem docum
 One middleware, not five: each costs a request some percent.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -15,6 +16,7 @@ from meshlite.errors import BulkheadFullError, CallError, StorageError
 from meshlite.events import PROBES, Bus, RequestCompleted
 from meshlite.faults import HEADER, Faults, strike
 from meshlite.resilience.bulkhead import Bulkhead
+from meshlite.resilience.deadline import way_back
 from meshlite.wire.problems import Problem, from_http, unavailable
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -46,8 +48,22 @@ class Boundary:
         self._log = log
         self._clock = clock
         self._faults = faults
-        self._admission = admission
         self._guard = guard
+        self._admission = admission
+
+    @property
+    def admission(self) -> Bulkhead | None:
+        """The bulkhead at the door, None where everyone is let in; `resize` it, or put another in its place.
+
+        Who came in through one gives his place back to that one. Setting None lets all in who wait.
+        """
+        return self._admission
+
+    @admission.setter
+    def admission(self, admission: Bulkhead | None) -> None:
+        if admission is None and self._admission is not None:
+            self._admission.open()
+        self._admission = admission
 
     def middleware(self) -> Middleware:
         """What goes into `web.Application.middlewares`, outermost."""
@@ -111,14 +127,51 @@ class Boundary:
         if admission is not None and not admission.try_acquire():
             await self._queue(admission, inbound)
         try:
-            if self._faults is not None and self._faults.armed:
-                hits = self._faults.hits(inbound.caller, route, request.path)
-                if hits:
-                    return await strike(hits, handler, request, inbound)
-            return await handler(request)
+            if inbound.deadline is None:
+                return await self._struck(request, handler, inbound, route)
+            if inbound.caller == "external":
+                return await self._cut(request, handler, inbound, route, inbound.deadline)
+            return await self._struck(request, self._in_time(handler, inbound.deadline), inbound, route)
         finally:
             if admission is not None:
                 admission.release()
+
+    async def _struck(
+        self, request: web.Request, handler: Handler, inbound: propagation.Inbound, route: str
+    ) -> web.StreamResponse:
+        if self._faults is not None and self._faults.armed:
+            hits = self._faults.hits(inbound.caller, route, request.path)
+            if hits:
+                return await strike(hits, handler, request, inbound)
+        return await handler(request)
+
+    def _in_time(self, handler: Handler, deadline: float) -> Handler:
+        """`handler`, but not once the deadline has passed: whatever came before it has taken all the time."""
+
+        def begun(request: web.Request) -> Awaitable[web.StreamResponse]:
+            if self._clock() >= deadline:
+                raise Problem("deadline-exceeded", "its time passed before it could be begun")
+            return handler(request)
+
+        return begun
+
+    async def _cut(
+        self, request: web.Request, handler: Handler, inbound: propagation.Inbound, route: str, deadline: float
+    ) -> web.StreamResponse:
+        """What a stranger asks for ends at his deadline, or goes on in a task of its own if it has had an effect.
+
+        A mesh's own caller goes away by itself at that time. What the handler asks of others ends a little earlier, so
+        that it can still degrade.
+        """
+        left = deadline - self._clock()
+        inbound.deadline = deadline - way_back(left)
+        try:
+            async with asyncio.timeout(left) as time:
+                return await self._struck(request, self._in_time(handler, deadline), inbound, route)
+        except TimeoutError as error:
+            if not time.expired():
+                raise
+            raise Problem("deadline-exceeded", "its time passed while it was at work") from error
 
     async def _queue(self, admission: Bulkhead, inbound: propagation.Inbound) -> None:
         patience = None if inbound.deadline is None else inbound.deadline - self._clock()

@@ -1,0 +1,164 @@
+"""The boundary of a service: time that passes, and an admission that changes while requests are under way."""
+
+import asyncio
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+import structlog
+from aiohttp import web
+from structlog.testing import LogCapture
+
+from meshlite.config import DelayFault
+from meshlite.events import Bus, RequestCompleted
+from meshlite.faults import Faults
+from meshlite.resilience.bulkhead import Bulkhead
+from meshlite.wire.boundary import Boundary
+
+LEFT = "X-Envoy-Expected-Rq-Timeout-Ms"
+MESH = {"X-Envoy-Downstream-Service-Cluster": "orders"}
+
+
+class House:
+    """A service whose one handler takes as long as it is told to, and a client for it."""
+
+    def __init__(self, boundary: Boundary, faults: Faults) -> None:
+        self.boundary = boundary
+        self.faults = faults
+        self.url = ""
+        self.seconds = 0.0
+        self.error: Exception | None = None
+        self.begun = self.ended = 0
+        self.told: list[RequestCompleted] = []
+
+    async def handle(self, _: web.Request) -> web.Response:
+        self.begun += 1
+        await asyncio.sleep(self.seconds)
+        self.ended += 1
+        if self.error is not None:
+            raise self.error
+        return web.json_response({"type": "ok"})
+
+    async def get(self, headers: dict[str, str]) -> tuple[int, str]:
+        async with aiohttp.request("GET", self.url, headers=headers) as response:
+            return response.status, msgspec.json.decode(await response.read())["type"].rpartition(":")[2]
+
+    async def begin(self, count: int) -> "list[asyncio.Task[tuple[int, str]]]":
+        tasks = [asyncio.create_task(self.get({})) for _ in range(count)]
+        await asyncio.sleep(0.1)
+        return tasks
+
+
+@pytest.fixture
+async def house(aiohttp_server: Any) -> House:
+    """The house, with two places at its door and ten in its queue."""
+    log = structlog.wrap_logger(None, processors=[LogCapture()])
+    bus = Bus(lambda sink, error: pytest.fail(f"{sink}: {error}"))
+    clock, faults = asyncio.get_running_loop().time, Faults("house", 0)
+    admission = Bulkhead(2, 10, "house")
+    boundary = Boundary("house", bus=bus, log=log, clock=clock, faults=faults, admission=admission)
+    house = House(boundary, faults)
+    bus.subscribe(house.told.append)
+    app = web.Application(middlewares=[boundary.middleware()])
+    app.router.add_get("/", house.handle)
+    house.url = str((await aiohttp_server(app)).make_url("/"))
+    return house
+
+
+@pytest.mark.parametrize(
+    ("caller", "seconds", "left", "answer", "took", "begun", "ended"),
+    [
+        ({}, 1.0, None, (200, "ok"), 1.0, 1, 1),
+        ({}, 1.0, "2000", (200, "ok"), 1.0, 1, 1),
+        ({}, 1.0, "500", (504, "deadline-exceeded"), 0.5, 1, 0),
+        ({}, 1.0, "0", (504, "deadline-exceeded"), 0.0, 0, 0),
+        (MESH, 1.0, "500", (200, "ok"), 1.0, 1, 1),
+        (MESH, 1.0, "0", (504, "deadline-exceeded"), 0.0, 0, 0),
+    ],
+)
+@pytest.mark.looptime
+async def test_a_strangers_request_ends_at_its_deadline(
+    house: House,
+    caller: dict[str, str],
+    seconds: float,
+    left: str | None,
+    answer: Any,
+    took: float,
+    begun: int,
+    ended: int,
+) -> None:
+    """What was begun is cancelled when the time passes, what was not is not begun; the mesh's own callers go away."""
+    house.seconds = seconds
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    assert await house.get({**caller, **({LEFT: left} if left is not None else {})}) == answer
+    assert loop.time() - start == pytest.approx(took, abs=0.02)
+    await asyncio.sleep(5.0)
+    assert (house.begun, house.ended) == (begun, ended)
+    assert house.boundary.admission is not None
+    assert house.boundary.admission.in_use == 0
+
+
+@pytest.mark.parametrize(("caller", "took"), [({}, 0.5), (MESH, 3.0)])
+@pytest.mark.looptime
+async def test_a_delay_that_takes_all_the_time_leaves_nothing_to_begin(
+    house: House, caller: dict[str, str], took: float
+) -> None:
+    """After a fault before the handler, work whose time has passed is not begun; the answer names the fault."""
+    house.faults.arm({"late": DelayFault(service="house", enabled=True, seconds=3.0)})
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    assert await house.get({**caller, LEFT: "500"}) == (504, "deadline-exceeded")
+    assert loop.time() - start == pytest.approx(took, abs=0.02)
+    assert house.begun == 0
+    assert [fact.fault for fact in house.told] == ["late"]
+
+
+@pytest.mark.looptime
+async def test_a_timeout_of_the_handlers_own_is_no_deadline(house: House) -> None:
+    """A TimeoutError that the handler raises in good time is the service's failure."""
+    house.error = TimeoutError()
+    assert await house.get({LEFT: "5000"}) == (500, "internal")
+
+
+@pytest.mark.looptime
+async def test_an_admission_put_in_place_of_another_takes_nothing_from_it(house: House) -> None:
+    """Requests under way give their places back to the one they came through, whose queue drains."""
+    house.seconds = 1.0
+    old = house.boundary.admission
+    assert old is not None
+    tasks = await house.begin(5)
+    assert (old.in_use, old.waiting) == (2, 3)
+    house.boundary.admission = new = Bulkhead(1, 0, "house")
+    assert [status for status, _ in await asyncio.gather(*await house.begin(2))] == [200, 503]
+    assert [status for status, _ in await asyncio.gather(*tasks)] == [200] * 5
+    assert (old.in_use, old.waiting, new.in_use) == (0, 0, 0)
+
+
+@pytest.mark.looptime
+async def test_an_admission_switched_off_lets_all_in_who_wait(house: House) -> None:
+    """And on again: those who are in are no concern of the new one."""
+    house.seconds = 1.0
+    old = house.boundary.admission
+    assert old is not None
+    tasks = await house.begin(5)
+    house.boundary.admission = None
+    tasks += await house.begin(3)
+    assert house.begun == 8
+    house.boundary.admission = Bulkhead(1, 0, "house")
+    tasks += await house.begin(1)
+    assert [status for status, _ in await asyncio.gather(*tasks)] == [200] * 9
+    assert (old.in_use, house.boundary.admission.in_use) == (0, 0)
+
+
+@pytest.mark.looptime
+async def test_an_admission_made_larger_lets_in_at_once(house: House) -> None:
+    """`resize` on the one that is there."""
+    house.seconds = 1.0
+    assert house.boundary.admission is not None
+    tasks = await house.begin(5)
+    house.boundary.admission.resize(4, 0)
+    await asyncio.sleep(0.1)
+    assert house.begun == 4
+    assert [status for status, _ in await asyncio.gather(*tasks)] == [200] * 5
