@@ -161,16 +161,16 @@ def load(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     merged = _defaults()
     if found is not None:
         try:
-            merged = _merge(merged, tomllib.loads(found.read_text(encoding="utf-8")))
+            merged = merge(merged, tomllib.loads(found.read_text(encoding="utf-8")))
         except OSError as error:
             problems.append(f"{found}: cannot be read: {error.strerror}")
         except (ValueError, RecursionError) as error:
             problems.append(f"{found}: is not TOML: {error}")
     for override in overrides:
         try:
-            merged = _merge(merged, _override(override))
+            merged = merge(merged, assignment(override, "services.users.port=9080"))
         except ValueError as error:
-            problems.append(str(error))
+            problems.append(f"--set {error}")
     place = str(found or "built-in defaults") + (" with --set" if overrides else "")
     problems += [f"{place}: {fault.dotted}: {fault.detail.replace('| null', '| false')}" for fault in _check(merged)]
     if problems:
@@ -182,26 +182,30 @@ def _defaults() -> Json:
     return tomllib.loads(Path(__file__).with_name("defaults.toml").read_text(encoding="utf-8"))
 
 
-def _override(text: str) -> Json:
-    """`a.b=VALUE` as the table it stands for; VALUE is TOML, or else a bare string."""
+def assignment(text: str, example: str) -> Json:
+    """`a.b=VALUE` as the table it stands for; VALUE is TOML, or else a bare string.
+
+    Raises ValueError, with the `example` of what would do.
+    """
     key, equals, value = text.partition("=")
     steps = [step.strip() for step in key.split(".")]
     if not equals or not all(steps):
-        raise ValueError(f"--set {text!r}: expected KEY=VALUE, such as services.users.port=9080")
+        raise ValueError(f"{text!r}: expected KEY=VALUE, such as {example}")
     try:
         table: Any = tomllib.loads(f"value = {value}")["value"] if "\n" not in value else value
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         table = value
     for step in reversed(steps):
         table = {step: table}
     return table  # type: ignore[no-any-return]
 
 
-def _merge(base: Any, over: Any) -> Any:
+def merge(base: Any, over: Any) -> Any:
+    """`base` with what `over` says on top, table by table; a fault that changes its kind keeps nothing of the old."""
     if isinstance(base, Mapping) and isinstance(over, Mapping):
         if "kind" in base and over.get("kind", base["kind"]) != base["kind"]:  # another kind of fault has other keys
             return dict(over)
-        return {**base, **{key: _merge(base.get(key), value) for key, value in over.items()}}
+        return {**base, **{key: merge(base.get(key), value) for key, value in over.items()}}
     return over
 
 
@@ -312,7 +316,7 @@ def _build(merged: Json, path: Path | None, folder: Path) -> Config:
     common = {key: value for key, value in policy.items() if key != "admission"}
     edges: Json = {caller: {} for caller, _ in EDGES}
     for caller, callee, table in _edge_tables(merged):
-        edges[caller][callee] = _merge(common, _off(table))
+        edges[caller][callee] = merge(common, _off(table))
     config: Config = msgspec.convert({**merged, "policy": policy, "edges": edges}, Config)
     return msgspec.structs.replace(config, path=path, folder=folder)
 
