@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from meshlite import __version__
 from meshlite.config import Config, load
@@ -19,10 +20,26 @@ USER_ERROR = 2
 _GC_YOUNG = 50_000
 """Allocations between two looks of the garbage collector; Python's own 700 cost a request some 6 %."""
 
+_SETS = ("set_first", "set_between", "set_last")
+"""Where --set is kept that came before the command, between its two words, after it."""
+_EPILOG = """\
+Without a command it serves. The other commands ask the mesh that runs with the same config (and --set).
+
+exit codes:
+  0  done
+  2  what was asked is wrong, refused or not to be had; stderr says what
+  3  no mesh answers there
+"""
+_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; the exit code: 0 done, 2 what was asked is wrong or not to be had (one line says what)."""
-    options = _parser().parse_args(arguments)
+    """Run the command; the exit code is one of those that `--help` lists."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    for name in ("json", "watch"):
+        if getattr(options, name) and name not in options.takes:
+            parser.error(f"--{name} does not go with this command")
     try:
         return options.run(options)  # type: ignore[no-any-return]
     except ConfigError as error:
@@ -41,36 +58,102 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="meshlite",
         description="Three real microservices, the network between them and its failures, in one process.",
-        epilog="Without a command it serves.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"meshlite {__version__}")
-    parser.set_defaults(run=_serve, config=None, set=[], more=[], log_format=None, log_level="info")
-    _add_options(parser, serving=True, overrides="set")
-    commands = parser.add_subparsers(title="commands", metavar="")
-    serve = commands.add_parser("serve", help="start the services and keep them running")
-    serve.set_defaults(run=_serve)
-    _add_options(serve, serving=True, overrides="more")
-    check = commands.add_parser("check", help="say what is wrong with the config, all of it at once")
-    check.set_defaults(run=_check)
-    _add_options(check, serving=False, overrides="more")
+    parser.set_defaults(run=_serve, takes=(), config=None, log_format=None, log_level="info", json=False, watch=False)
+    parser.set_defaults(**{place: [] for place in _SETS})
+    _add_options(parser, _SETS[0], "log", "json", "watch")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    _add_command(commands, "serve", _serve, "start the services and keep them running", "log")
+    _add_command(commands, "check", _check, "say what is wrong with the config, all of it at once")
+    _add_remote(commands)
     return parser
 
 
-def _add_options(parser: argparse.ArgumentParser, *, serving: bool, overrides: str) -> None:
-    # SUPPRESS, and two places for --set: what was given before the command holds, and what comes after it too
+def _add_remote(commands: _Commands) -> None:
+    """The commands against a running mesh."""
+    ask, look = ("json",), ("json", "watch")
+    _add_command(commands, "status", _remote("status"), "services, edges and active faults at a glance", *look)
+    _add_command(commands, "edges", _remote("edges"), "every edge: its policy, its traffic, its breakers", *look)
+    faults = _add_group(commands, "fault", "the faults: list, set, enable, disable, clear")
+    _add_command(faults, "list", _remote("fault list"), "all of them, on or off", *ask)
+    put = _add_command(faults, "set", _remote("fault set"), "change a fault's keys, or make a new fault of them", *ask)
+    put.add_argument("name", metavar="NAME")
+    put.add_argument("pairs", metavar="KEY=VALUE", nargs="+", help="service=users kind=delay seconds=2 enabled=true")
+    for action, words in (("enable", "switch on"), ("disable", "switch off")):
+        _add_names(_add_command(faults, action, _remote(f"fault {action}"), f"{words} the faults named", *ask), "+")
+    clear = _add_command(faults, "clear", _remote("fault clear"), "switch off those named, or all: none is lost", *ask)
+    _add_names(clear, "*")
+    services = _add_group(commands, "service", "stop, kill, start or restart services")
+    for action, words in (
+        ("stop", "in good order"),
+        ("kill", "at once"),
+        ("start", "again"),
+        ("restart", "stop, start"),
+    ):
+        named = _add_command(services, action, _remote("service"), words, *ask)
+        named.set_defaults(action=action)
+        _add_names(named, "+")
+    _add_command(commands, "reset", _remote("reset"), "all faults off, breakers closed, services started", *ask)
+
+
+def _add_names(parser: argparse.ArgumentParser, number: str) -> None:
+    parser.add_argument("names", metavar="NAME", nargs=number)
+
+
+def _add_group(commands: _Commands, name: str, words: str) -> _Commands:
+    group = commands.add_parser(name, help=words, description=f"{words[0].upper()}{words[1:]}.")
+    _add_options(group, _SETS[1], "json")
+    return group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+
+def _add_command(
+    commands: _Commands, name: str, run: Callable[[argparse.Namespace], int], words: str, *takes: str
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=words, description=f"{words[0].upper()}{words[1:]}.")
+    parser.set_defaults(run=run, takes=takes)
+    _add_options(parser, _SETS[2], *takes)
+    return parser
+
+
+def _add_options(parser: argparse.ArgumentParser, overrides: str, *takes: str) -> None:
+    # SUPPRESS, and a place of its own for --set: what was given before the command holds, and what comes after it too
     add = parser.add_argument
     add("--config", type=Path, metavar="FILE", default=argparse.SUPPRESS, help="the config (default: config.toml here)")
     help_set = "override one key: --set services.users.port=9080"
     add("--set", dest=overrides, action="append", metavar="KEY=VALUE", default=argparse.SUPPRESS, help=help_set)
-    if serving:
+    if "log" in takes:
         formats, levels = ["console", "json"], ["debug", "info", "warning", "error"]
         help_format = "default: console in a terminal, else json"
         add("--log-format", choices=formats, default=argparse.SUPPRESS, help=help_format)
         add("--log-level", choices=levels, default=argparse.SUPPRESS, help="default: info")
+    if "json" in takes:
+        help_json = "print what the control plane answers, for scripts"
+        add("--json", action="store_true", default=argparse.SUPPRESS, help=help_json)
+    if "watch" in takes:
+        help_watch = "again every second, until Ctrl-C (status, edges)"
+        add("--watch", action="store_true", default=argparse.SUPPRESS, help=help_watch)
+
+
+def _load(options: argparse.Namespace) -> Config:
+    return load(options.config, [text for place in _SETS for text in getattr(options, place)])
+
+
+def _remote(name: str) -> Callable[[argparse.Namespace], int]:
+    """A command that asks the mesh which runs with this config."""
+
+    def run(options: argparse.Namespace) -> int:
+        from meshlite import remote  # noqa: PLC0415  serving needs none of it
+
+        return remote.run(name, _load(options), options)
+
+    return run
 
 
 def _check(options: argparse.Namespace) -> int:
-    config = load(options.config, options.set + options.more)
+    config = _load(options)
     for warning in lint(config):
         sys.stdout.write(f"warning: {warning}\n")
     sys.stdout.write(f"{config.path or 'built-in defaults'}: ok\n")
@@ -80,7 +163,7 @@ def _check(options: argparse.Namespace) -> int:
 def _serve(options: argparse.Namespace) -> int:
     if sys.platform == "win32":
         raise StartError("the mesh runs on Linux and macOS; the circuit breaker runs anywhere")
-    config = load(options.config, options.set + options.more)
+    config = _load(options)
     import uvloop  # noqa: PLC0415  `check` and `--version` need none
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -101,7 +184,8 @@ async def _run(config: Config, options: argparse.Namespace) -> int:
     _on_signals(stopping, writer.close)
 
     def reload() -> Config:
-        return load(config.path or options.config, options.set + options.more)
+        options.config = config.path or options.config
+        return _load(options)
 
     try:
         for warning in lint(config):
@@ -129,6 +213,9 @@ def _on_signals(stopping: asyncio.Event, flush: Callable[[], None]) -> None:
             flush()
             os._exit(128 + number)
         stopping.set()
+        if sys.stderr.isatty():  # elsewhere the log says it
+            sys.stderr.write("stopping; once more stops at once\n")
+            sys.stderr.flush()
 
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):

@@ -1,0 +1,251 @@
+"""What people are shown of the control plane's answers; an absent or odd value is shown as "-", never an error."""
+
+from typing import Any
+
+from meshlite.terminal import (
+    WIDTH,
+    Paint,
+    as_count,
+    as_limit,
+    as_ms,
+    as_number,
+    as_percent,
+    as_rate,
+    as_seconds,
+    as_text,
+    cut,
+    table,
+    wrapped,
+)
+
+PROGRAM = "python -m meshlite"
+Json = dict[str, Any]
+
+
+def _object(holder: Json, key: str) -> Json:
+    value = holder.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def objects(items: object) -> list[Json]:
+    """The JSON objects in what should be a list of them."""
+    return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+
+
+def active(answer: Json) -> list[Json]:
+    """The faults that are on."""
+    return [fault for fault in objects(answer["faults"]) if fault.get("enabled") is True]
+
+
+def status(answer: Json, paint: Paint) -> list[str]:
+    """All of the mesh at a glance."""
+    services, edges, faults = (objects(answer[key]) for key in ("services", "edges", "faults"))
+    lines = [paint("services", "title"), *_services(services, paint, "  "), ""]
+    rows: list[list[object]] = []
+    for edge in edges:
+        traffic = as_rate(edge.get("rate")), as_percent(edge.get("error_rate")), as_percent(edge.get("refused_rate"))
+        rows.append([_edge(edge), _breaker_state(edge), *traffic])
+    notes = [_breaker_notes(edge) for edge in edges]
+    heads = ["edge", "breaker", ">calls/s", ">errors %", ">refused %"]
+    lines += [paint("edges", "title"), *table(heads, rows, paint, notes=notes, indent="  "), ""]
+    lines.append(paint("faults", "title"))
+    if on := active(answer):
+        rows = [[f.get("name"), _deed(f), as_count(f.get("hits")), as_seconds(f.get("remaining"))] for f in on]
+        return lines + table(["name", "what it does", ">hits", ">time left"], rows, paint, indent="  ")
+    return [*lines, *wrapped(_no_fault(faults), "  ")]
+
+
+def _no_fault(faults: list[Json]) -> str:
+    names = [str(fault.get("name")) for fault in faults]
+    if not names:
+        return f"no fault is known; try: {PROGRAM} {_EXAMPLE}"
+    name = "slow-inventory" if "slow-inventory" in names else names[0]
+    return f"no fault is on; try: {PROGRAM} fault enable {name}"
+
+
+_EXAMPLE = "fault set slow-users service=users kind=delay seconds=2 enabled=true"
+
+
+def services(answer: Json, paint: Paint) -> list[str]:
+    """A line for each service, and what brings back those that are down."""
+    return _services(objects(answer["services"]), paint, "")
+
+
+def _services(services: list[Json], paint: Paint, indent: str) -> list[str]:
+    rows, notes = [], []
+    for service in services:
+        load = as_rate(service.get("rate")), as_percent(service.get("error_rate")), as_ms(service.get("p99_ms"))
+        rows.append([service.get("name"), service.get("state"), service.get("url"), *load])
+        rows[-1].append(as_count(service.get("in_flight")))
+        notes.append([as_text(service["reason"])] if service.get("reason") else [])
+    heads = ["name", "state", "url", ">req/s", ">errors %", ">p99 ms", ">in flight"]
+    lines = table(heads, rows, paint, notes=notes, indent=indent)
+    down = [str(service.get("name")) for service in services if service.get("state") in ("stopped", "failed")]
+    if down:
+        lines += wrapped(f"bring back what is down: {PROGRAM} service start {' '.join(down)}", indent)
+    return lines if services else [f"{indent}no service is mounted"]
+
+
+def _edge(edge: Json) -> str:
+    return f"{as_text(edge.get('caller'))}→{as_text(edge.get('callee'))}"
+
+
+_WORST = ("forced_open", "open", "half_open", "disabled", "metrics_only", "closed")
+
+
+def _breaker_state(edge: Json) -> str:
+    """The state of the edge's breaker, of several the worst one's; without any, what the next call would find."""
+    states = [str(breaker.get("state")) for breaker in objects(edge.get("breakers"))]
+    if states:
+        return min(states, key=lambda state: _WORST.index(state) if state in _WORST else len(_WORST))
+    if edge.get("mode", "auto") != "auto":
+        return str(edge["mode"])
+    return "closed" if _object(edge, "policy").get("breaker") else "none"
+
+
+def _breaker_notes(edge: Json) -> list[str]:
+    """Why, for each breaker that is not closed, and when it will be tried again."""
+    notes = []
+    for breaker in objects(edge.get("breakers")):
+        if breaker.get("state") == "closed":
+            continue
+        why, wait = as_text(breaker.get("reason")), as_seconds(breaker.get("retry_after"))
+        if breaker.get("key", "edge") != "edge":  # one of several
+            why = f"{as_text(breaker['key'])} {as_text(breaker.get('state'))}: {why}"
+        when = "" if wait == "-" else f"; retry in {wait}"
+        notes.append(cut(why, WIDTH - 4 - len(when)) + when)
+    return notes
+
+
+def edges(answer: Json, paint: Paint) -> list[str]:
+    """Each edge with its policy, its traffic and its breakers, in full."""
+    lines: list[str] = []
+    for edge in objects(answer["edges"]):
+        state = _breaker_state(edge)
+        lines += [f"{paint(cut(_edge(edge), WIDTH - 14), 'title')}  {paint(cut(state, 12), state)}"]
+        for name, words in (*_policy(_object(edge, "policy")), ("traffic", _traffic(edge)), ("now", _load(edge))):
+            lines += wrapped(words, f"  {name:<10}", "            ")
+        mode = edge.get("mode", "auto")
+        if mode != "auto":
+            lines += wrapped(f"{as_text(mode)}, set by hand", "  mode      ", "            ")
+        lines += [*_breakers(edge, paint), ""]
+    return lines[:-1] or ["no edge is drawn"]
+
+
+def _policy(policy: Json) -> list[tuple[str, str]]:
+    retry, bulkhead = (_object(policy, key) for key in ("retry", "bulkhead"))
+    whole, attempt = (as_limit(policy.get(key)) for key in ("timeout", "attempt_timeout"))
+    budget = retry.get("budget")
+    return [
+        ("timeout", f"{whole} for the call, {attempt} for an attempt"),
+        (
+            "retry",
+            f"{as_text(retry.get('attempts'))} attempts in all, at most {as_limit(retry.get('max_delay'))} apart, "
+            + ("no budget" if budget is None else f"budget {as_text(budget)} retries a request")
+            if retry
+            else "off",
+        ),
+        (
+            "bulkhead",
+            f"{as_text(bulkhead.get('max_concurrent'))} at once, {as_text(bulkhead.get('max_waiting'))} may wait"
+            if bulkhead
+            else "off",
+        ),
+        ("breaker", _rule(_object(policy, "breaker"))),
+    ]
+
+
+def _rule(breaker: Json) -> str:
+    if not breaker:
+        return "off"
+    failures = breaker.get("max_failures")
+    opens = "never opens by itself" if failures is None else f"opens after {as_text(failures)} failures in a row"
+    wait, needed = as_limit(breaker.get("reset_timeout")), as_text(breaker.get("success_threshold"))
+    probes = as_text(breaker.get("half_open_max_calls"))
+    per = f"one per {as_text(breaker.get('per'))}"
+    return f"{opens}, probes after {wait} ({probes} at a time), closes after {needed} successes; {per}"
+
+
+def _traffic(edge: Json) -> str:
+    rates = f"{as_rate(edge.get('rate'))} calls/s, {as_percent(edge.get('error_rate'))} % errors, "
+    p99 = as_ms(edge.get("p99_ms"))
+    return rates + f"{as_percent(edge.get('refused_rate'))} % refused" + ("" if p99 == "-" else f", p99 {p99} ms")
+
+
+def _load(edge: Json) -> str:
+    now = f"{as_count(edge.get('in_flight'))} in flight, {as_count(edge.get('waiting'))} waiting, "
+    return f"{now}amplification {as_text(edge.get('amplification'))}"
+
+
+def _breakers(edge: Json, paint: Paint) -> list[str]:
+    """A line for each breaker, with its reason in full below it."""
+    rows: list[list[Any]] = []
+    notes = []
+    for breaker in objects(edge.get("breakers")):
+        counts = [as_count(breaker.get(key)) for key in ("consecutive_failures", "opened", "in_flight")]
+        since, retry = as_seconds(breaker.get("age")), as_seconds(breaker.get("retry_after"))
+        rows.append([breaker.get("key"), breaker.get("state"), since, *counts, retry])
+        reason = as_text(breaker.get("reason"))
+        notes.append([] if reason in ("-", "") else wrapped(reason, "", width=WIDTH - 4))
+    heads = ["key", "state", ">for", ">failures", ">opened", ">in flight", ">retry in"]
+    return ["", *table(heads, rows, paint, notes=notes, indent="  ")] if rows else []
+
+
+def faults(answer: Json, paint: Paint) -> list[str]:
+    """A line for each fault."""
+    faults = objects(answer["faults"])
+    if not faults:
+        return wrapped(f"there is no fault; make one: {PROGRAM} {_EXAMPLE}", "")
+    rows = [
+        [
+            fault.get("name"),
+            "on" if fault.get("enabled") is True else "off",
+            _deed(fault),
+            as_count(fault.get("hits")),
+            as_seconds(fault.get("remaining")),
+            fault.get("source"),
+        ]
+        for fault in faults
+    ]
+    return table(["name", "state", "what it does", ">hits", ">left", "from"], rows, paint)
+
+
+def fault(answer: Json, paint: Paint) -> list[str]:
+    """One fault, and how to switch it on if it is off."""
+    lines = faults({"faults": [answer]}, paint)
+    if answer.get("enabled") is False:
+        lines += wrapped(f"it is off; switch it on: {PROGRAM} fault enable {as_text(answer.get('name'))}", "")
+    return lines
+
+
+def cleared(answer: Json, paint: Paint) -> list[str]:
+    """The faults that were switched off."""
+    return faults(answer, paint) if answer["faults"] else ["no fault was on"]
+
+
+_NARROWS = {"caller": "from", "route": "on"}
+_SAID = {*_NARROWS, "service", "kind", "phase", "enabled", "probability", "seconds", "status"}
+
+
+def _deed(fault: Json) -> str:
+    """What a fault does, in words: "delay 5 s at inventory (request)"."""
+    rule = _object(fault, "rule")
+    words = [as_text(rule.get("kind"))]
+    words += [as_limit(rule["seconds"])] if "seconds" in rule else []
+    words += [as_text(rule["status"])] if "status" in rule else []
+    words += [f"at {as_text(rule.get('service'))} ({as_text(rule.get('phase', 'request'))})"]
+    more = [f"{word} {as_text(rule[key])}" for key, word in _NARROWS.items() if rule.get(key) is not None]
+    if (share := as_number(rule.get("probability"))) not in (None, 1.0):
+        more.append(f"{as_percent(share)} %")
+    more += [f"{key}={as_text(value)}" for key, value in rule.items() if key not in _SAID and value is not None]
+    return ", ".join([" ".join(words), *more])
+
+
+def reset(answer: Json, paint: Paint) -> list[str]:
+    """What a reset has changed."""
+    lines = []
+    for key, words in (("faults", "faults off"), ("breakers", "breakers reset"), ("services", "services started")):
+        names = answer.get(key)
+        named = ", ".join(map(as_text, names)) if isinstance(names, list) else ""
+        lines += wrapped(named or "none", f"{words:<18}", " " * 18)
+    return lines
