@@ -95,9 +95,9 @@ class FakeControl:
                 self.end_headers()
                 self.wfile.write(data)
 
-            do_GET = do_POST = do_PUT = do_PATCH = _answer
+            do_GET = do_POST = do_PUT = do_PATCH = _answer  # noqa: N815
 
-            def log_message(self, format: str, *args: Any) -> None:
+            def log_message(self, *args: Any) -> None:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", self._port), Handler)

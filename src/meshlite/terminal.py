@@ -199,7 +199,7 @@ class Screen:
             lines = [*lines[: room - 1], f"… {len(lines) - room + 1} more lines"]
         resized = self._size not in (None, size)
         begin = "\33[2J\33[H" if resized else f"\33[{self._drawn}A" if self._drawn else ""
-        body = "".join(f"{line}\33[K\n" for line in lines)
+        body = "".join(f"\33[K{line}\n" for line in lines)  # behind a line that is full, it would erase its end
         sys.stdout.write(f"\33[?25l\33[?7l{begin}\r{body}\33[J\33[?7h\33[?25h")
         sys.stdout.flush()
         self._size, self._drawn = size, len(lines)

@@ -51,7 +51,8 @@ def status(answer: Json, paint: Paint) -> list[str]:
     lines.append(paint("faults", "title"))
     if on := active(answer):
         rows = [[f.get("name"), _deed(f), as_count(f.get("hits")), as_seconds(f.get("remaining"))] for f in on]
-        return lines + table(["name", "what it does", ">hits", ">time left"], rows, paint, indent="  ")
+        heads, notes = ["name", "what it does", ">hits", ">time left"], [_narrowed(f) for f in on]
+        return lines + table(heads, rows, paint, notes=notes, indent="  ")
     return [*lines, *wrapped(_no_fault(faults), "  ")]
 
 
@@ -192,7 +193,7 @@ def _breakers(edge: Json, paint: Paint) -> list[str]:
 
 
 def faults(answer: Json, paint: Paint) -> list[str]:
-    """A line for each fault."""
+    """A line for each fault, and what narrows it below."""
     faults = objects(answer["faults"])
     if not faults:
         return wrapped(f"there is no fault; make one: {PROGRAM} {_EXAMPLE}", "")
@@ -207,7 +208,8 @@ def faults(answer: Json, paint: Paint) -> list[str]:
         ]
         for fault in faults
     ]
-    return table(["name", "state", "what it does", ">hits", ">left", "from"], rows, paint)
+    heads = ["name", "state", "what it does", ">hits", ">left", "from"]
+    return table(heads, rows, paint, notes=[_narrowed(fault) for fault in faults])
 
 
 def fault(answer: Json, paint: Paint) -> list[str]:
@@ -223,7 +225,7 @@ def cleared(answer: Json, paint: Paint) -> list[str]:
     return faults(answer, paint) if answer["faults"] else ["no fault was on"]
 
 
-_NARROWS = {"caller": "from", "route": "on"}
+_NARROWS = {"caller": "asked by", "route": "for"}
 _SAID = {*_NARROWS, "service", "kind", "phase", "enabled", "probability", "seconds", "status"}
 
 
@@ -234,11 +236,17 @@ def _deed(fault: Json) -> str:
     words += [as_limit(rule["seconds"])] if "seconds" in rule else []
     words += [as_text(rule["status"])] if "status" in rule else []
     words += [f"at {as_text(rule.get('service'))} ({as_text(rule.get('phase', 'request'))})"]
+    return " ".join(words)
+
+
+def _narrowed(fault: Json) -> list[str]:
+    """Which requests alone a fault hits, and what else it says."""
+    rule = _object(fault, "rule")
     more = [f"{word} {as_text(rule[key])}" for key, word in _NARROWS.items() if rule.get(key) is not None]
     if (share := as_number(rule.get("probability"))) not in (None, 1.0):
-        more.append(f"{as_percent(share)} %")
+        more.append(f"{100 * (share or 0):.3g} % of requests")
     more += [f"{key}={as_text(value)}" for key, value in rule.items() if key not in _SAID and value is not None]
-    return ", ".join([" ".join(words), *more])
+    return wrapped(", ".join(more), "", width=WIDTH - 4)
 
 
 def reset(answer: Json, paint: Paint) -> list[str]:

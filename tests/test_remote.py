@@ -1,0 +1,598 @@
+"""The commands against a running mesh, as a person and as a script use them: a real socket answers."""
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import unicodedata
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshlite.cli import main
+from meshlite.config import load
+from meshlite.remote import Api
+from meshlite.terminal import plain
+from meshlite.views import edges, faults, status
+from tests.fake_control import OPEN, POLICY, FakeControl, breaker, edge, fault, problem, service
+
+Run = Callable[..., tuple[int, str, str]]
+READER = [sys.executable, "-m", "meshlite"]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No config.toml lies here."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeControl]:
+    with FakeControl() as fake:
+        yield fake
+
+
+@pytest.fixture
+def run(fake: FakeControl, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command at the fake: exit code, stdout, stderr."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main([*fake.at, *arguments])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+STATUS = """\
+services
+  name       state     url                    req/s  errors %  p99 ms  in flight
+  users      running   http://127.0.0.1:8080   41.7         0     3.6          2
+  orders     running   http://127.0.0.1:8081   12.3       0.4     412          5
+  inventory  draining  http://127.0.0.1:8082    3.1         0   5,004         17
+
+edges
+  edge              breaker  calls/s  errors %  refused %
+  users→orders      closed       3.0         0          0
+  orders→inventory  open        12.3      21.0       79.0
+    3 consecutive failures, last: CallTimedOut after 0.25 s; retry in 4.2 s
+  orders→users      closed         0         0          0
+
+faults
+  name            what it does                      hits  time left
+  slow-inventory  delay 5 s at inventory (request)    17       24 s
+"""
+EDGE = """\
+orders→inventory  open
+  timeout   0.6 s for the call, 0.25 s for an attempt
+  retry     2 attempts in all, at most 0.25 s apart, budget 0.2 retries a
+            request
+  bulkhead  100 at once, 0 may wait
+  breaker   opens after 3 failures in a row, probes after 5 s (1 at a time),
+            closes after 2 successes; one per edge
+  traffic   12.3 calls/s, 21.0 % errors, 79.0 % refused, p99 252 ms
+  now       0 in flight, 0 waiting, amplification 1
+
+  key   state    for  failures  opened  in flight  retry in
+  edge  open   0.8 s         0       1          0     4.2 s
+    3 consecutive failures, last: CallTimedOut after 0.25 s
+"""
+
+
+def test_status_is_the_mesh_at_a_glance(run: Run) -> None:
+    """Aligned columns, why a breaker is open below its edge, no colour where nobody looks."""
+    assert run("status") == (0, STATUS, "")
+
+
+def test_edges_say_all_there_is_to_know(run: Run) -> None:
+    """Policy in force, traffic, every breaker with its reason."""
+    code, out, _ = run("edges")
+    assert code == 0
+    assert EDGE in out
+
+
+def test_what_is_switched_off_is_said(fake: FakeControl) -> None:
+    """A policy without rules, an edge without a breaker, a mode that was set by hand."""
+    off = {**dict.fromkeys(POLICY), "retry": {"attempts": 2, "max_delay": 1, "budget": None}}
+    lines = edges({"edges": [edge("a", "b", policy=off, breakers=[], mode="metrics_only")]}, plain)
+    assert lines[0] == "a→b  metrics_only"
+    assert "  timeout   no limit for the call, no limit for an attempt" in lines
+    assert "  retry     2 attempts in all, at most 1 s apart, no budget" in lines
+    assert "  breaker   off" in lines
+    assert "  mode      metrics_only, set by hand" in lines
+    fake.state["edges"] = [edge("a", "b", policy=dict.fromkeys(POLICY), breakers=[])]
+    assert "  a→b   none" in "\n".join(status(fake.state, plain))
+
+
+def test_the_worst_breaker_speaks_for_an_edge(fake: FakeControl) -> None:
+    """With a breaker per route: its state in the table, and each that is not closed on a line of its own."""
+    half = breaker(key="GET /inventory/{sku}", state="half_open", reason="5 s are over")
+    fake.state["edges"] = [edge("a", "b", breakers=[breaker(key="x"), half, {**OPEN, "key": "PUT /r/{id}"}])]
+    lines = status(fake.state, plain)
+    at = next(i for i, line in enumerate(lines) if line.startswith("  a→b"))
+    assert lines[at].split()[1] == "open"
+    assert lines[at + 1] == "    GET /inventory/{sku} half_open: 5 s are over"
+    assert lines[at + 2].startswith("    PUT /r/{id} open: 3 consecutive failures")
+    assert lines[at + 2].endswith("; retry in 4.2 s")
+    assert len(lines[at + 2]) <= 80
+
+
+def test_what_is_down_is_explained(fake: FakeControl) -> None:
+    """A failed service's reason is below it, and the command that brings it back below all."""
+    fake.state["services"][1] |= {"state": "failed", "reason": "OSError: the disk is full"}
+    lines = status(fake.state, plain)
+    assert lines[4] == "    OSError: the disk is full"
+    assert "  bring back what is down: python -m meshlite service start orders" in lines
+
+
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [
+        ([], "no fault is known; try: python -m meshlite fault set slow-users"),
+        ([fault("x")], "no fault is on; try: python -m meshlite fault enable x"),
+        ([fault("x"), fault("slow-inventory")], "no fault is on; try: python -m meshlite fault enable slow-inventory"),
+    ],
+)
+def test_nothing_on_is_no_empty_table(run: Run, fake: FakeControl, known: list[Any], said: str) -> None:
+    """It says what to do."""
+    fake.state["faults"] = known
+    assert said in run("status")[1]
+    assert "fault set slow-users" in run("fault", "list")[1] or known
+    assert run("fault", "clear") == (0, "no fault was on\n", "")
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        ({"kind": "delay", "seconds": 5.0, "service": "users", "phase": "request"}, "delay 5 s at users (request)"),
+        ({"kind": "error", "status": 503, "service": "users", "phase": "response"}, "error 503 at users (response)"),
+        (
+            {"kind": "error", "status": 503, "service": "a", "probability": 0.3, "caller": "b", "route": "GET /x"},
+            "error 503 at a (request)|  asked by b, for GET /x, 30 % of requests",
+        ),
+        ({"kind": "hang", "service": "a", "after": 3, "route": None}, "hang at a (request)|  after=3"),
+        ({}, "- at - (request)"),
+    ],
+)
+def test_a_fault_is_said_in_words(rule: dict[str, Any], words: str) -> None:
+    """Those that this version knows, and those it does not."""
+    _, line, *below = faults({"faults": [fault("x", rule=rule)]}, plain)
+    assert "|".join([re.split(r"  +", line)[2], *below]) == words
+
+
+LONG = "x" * 300
+ODD: list[Any] = [
+    None, "", LONG, "漢字" * 90, "é\N{COMBINING ACUTE ACCENT}" * 90, "a\nb\tc\rd", "\33[31m\33[2J\a\0", "\ud800",
+    True, -1, 10**400, 1e308, float("nan"), float("inf"), [1, LONG], {"a": LONG}, "open",
+]  # fmt: skip
+
+
+def columns(line: str) -> int:
+    return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF") for c in line)
+
+
+@pytest.mark.parametrize("odd", ODD, ids=lambda odd: repr(odd)[:20])
+def test_whatever_is_answered_fits_the_terminal(odd: Any) -> None:
+    """80 columns, one line for one line, nothing that moves the cursor; what is absent is "-"."""
+    known = service("a", 1, reason=odd), edge("a", "b"), fault("x", enabled=True), breaker(state="open")
+    everything = [dict.fromkeys(table, odd) for table in known[:3]]
+    everything[1]["breakers"] = [dict.fromkeys(known[3], odd), {}, {**OPEN, "reason": odd}]
+    everything[2]["enabled"] = True
+    odd_rule = fault("y", enabled=True, rule=dict.fromkeys(["kind", "seconds", "status", "caller", "route", "z"], odd))
+    answer = {
+        "services": [known[0], everything[0], {}, odd],
+        "edges": [known[1], everything[1], {}, odd, edge("a", "b", policy=dict.fromkeys(POLICY, odd))],
+        "faults": [known[2], everything[2], odd_rule, {}, odd],
+    }
+    shown = [*status(answer, plain), *edges(answer, plain), *faults(answer, plain)]
+    assert all(columns(line) <= 80 for line in shown), max(shown, key=columns)
+    assert all(line.isprintable() for line in shown)
+
+
+def test_what_is_missing_is_a_dash(run: Run, fake: FakeControl) -> None:
+    """An older mesh, that tells less."""
+    fake.state = {"services": [{"name": "users"}], "edges": [{"caller": "a", "callee": "b"}], "faults": []}
+    code, out, _ = run("status")
+    assert code == 0
+    assert re.search(r"^  users  -      -        -         -       -          -$", out, re.MULTILINE)
+    assert run("edges")[0] == 0
+
+
+ASKED: list[tuple[list[str], list[tuple[str, str, Any]], Any]] = [
+    (["service", "stop", "users"], [("POST", "/api/services/users/stop", None)], {"services": [{"name": "users"}]}),
+    (
+        ["service", "restart", "users", "orders"],
+        [("POST", "/api/services/users/restart", None), ("POST", "/api/services/orders/restart", None)],
+        {"services": [{"name": "users"}, {"name": "orders"}]},
+    ),
+    (["fault", "enable", "x"], [("PATCH", "/api/faults/x", {"enabled": True})], {"faults": [{"name": "x"}]}),
+    (["fault", "disable", "x"], [("PATCH", "/api/faults/x", {"enabled": False})], {"faults": [{"name": "x"}]}),
+    (["fault", "clear", "x"], [("PATCH", "/api/faults/x", {"enabled": False})], {"faults": [{"name": "x"}]}),
+    (
+        ["fault", "set", "x", "seconds=2.5", "route=GET /users/*", "enabled=true", "a.b=1"],
+        [("PATCH", "/api/faults/x", {"seconds": 2.5, "route": "GET /users/*", "enabled": True, "a": {"b": 1}})],
+        {"name": "x"},
+    ),
+    (["fault", "set", "a/b?", "s=x"], [("PATCH", "/api/faults/a%2Fb%3F", {"s": "x"})], {"name": "a/b?"}),
+    (["reset"], [("POST", "/api/reset", None)], {"faults": [], "breakers": [], "services": []}),
+]
+
+
+@pytest.mark.parametrize(("arguments", "asked", "answer"), ASKED, ids=lambda case: str(case)[:40])
+def test_every_command_asks_what_the_api_has(
+    run: Run, fake: FakeControl, arguments: list[str], asked: list[tuple[str, str, Any]], answer: Any
+) -> None:
+    """And `--json` prints what is answered and nothing else, before the command or after it."""
+    answers = next(iter(answer.values())) if len(asked) > 1 else [answer]
+    for (method, path, _), one in zip(asked, answers, strict=True):
+        inner = next(iter(one.values())) if set(one) in ({"services"}, {"faults"}) else one
+        fake.answers[method, path] = 200, inner[0] if isinstance(inner, list) else inner
+    code, out, err = run(*arguments, "--json")
+    assert (code, json.loads(out), err) == (0, answer, "")
+    assert fake.asked == asked
+    assert out == json.dumps(answer, indent=2) + "\n"
+    for before in (["--json", *arguments], [arguments[0], "--json", *arguments[1:]]):
+        assert run(*before) == (0, out, "")
+    code, out, err = run(*arguments)
+    assert (code, err) == (0, "")
+    assert out
+
+
+def test_json_is_what_the_api_says(run: Run, fake: FakeControl) -> None:
+    """`status` is its three lists in one; keys that nobody knows stay."""
+    fake.state["edges"][0]["new"] = {"key": "→"}
+    for command, keys in (("status", ["services", "edges", "faults"]), ("edges", ["edges"])):
+        assert json.loads(run(command, "--json")[1]) == {key: fake.state[key] for key in keys}
+    assert json.loads(run("fault", "list", "--json")[1]) == {"faults": fake.state["faults"]}
+
+
+def test_an_unknown_fault_is_made(run: Run, fake: FakeControl) -> None:
+    """`set` changes, or else puts; one that is off says how to switch it on."""
+    fake.answers["PUT", "/api/faults/x"] = 201, fault("x")
+    code, out, _ = run("fault", "set", "x", "service=inventory", "kind=delay", "seconds=5")
+    assert code == 0
+    body = {"service": "inventory", "kind": "delay", "seconds": 5}
+    assert fake.asked == [("PATCH", "/api/faults/x", body), ("PUT", "/api/faults/x", body)]
+    assert out.splitlines()[-1] == "it is off; switch it on: python -m meshlite fault enable x"
+
+
+def test_clear_switches_off_what_is_on(run: Run, fake: FakeControl) -> None:
+    """Without a name all that is on, and nothing is deleted."""
+    fake.state["faults"] += [fault("off"), fault("second", enabled=True)]
+    for name in ("slow-inventory", "second"):
+        fake.answers["PATCH", f"/api/faults/{name}"] = 200, fault(name)
+    code, out, _ = run("fault", "clear")
+    assert code == 0
+    assert [line.split()[:2] for line in out.splitlines()[1:]] == [["slow-inventory", "off"], ["second", "off"]]
+    assert [ask for ask in fake.asked if ask[0] != "GET"] == [
+        ("PATCH", "/api/faults/slow-inventory", {"enabled": False}),
+        ("PATCH", "/api/faults/second", {"enabled": False}),
+    ]
+
+
+def test_one_refusal_does_not_keep_the_others(run: Run, fake: FakeControl) -> None:
+    """What was done is printed, what was not is said, exit 2."""
+    fake.answers["POST", "/api/services/users/start"] = 200, service("users", 8080)
+    fake.answers["POST", "/api/services/billing/start"] = 404, problem(404, "there is no service billing")
+    code, out, err = run("service", "start", "billing", "users")
+    assert (code, err) == (2, "meshlite: there is no service billing\n")
+    assert "users  running" in out
+
+
+NAME_IT = "name it in the config, or with --set control.token=TOKEN"
+STRANGER = "what listens at URL is not a meshlite control plane: "
+FIELDS = [
+    {"pointer": "/seconds", "detail": "expected > 0"},
+    {"pointer": "/a~1b/c", "detail": "unknown"},
+    {"detail": "y"},
+]
+ANSWERS: list[tuple[int, Any, list[str]]] = [
+    (404, problem(404, "there is no service x"), ["there is no service x"]),
+    (409, problem(409, "x is stopped\33[2J already"), ["x is stopped\N{REPLACEMENT CHARACTER}[2J already"]),
+    (422, problem(422, "no", errors=FIELDS), ["no", "seconds: expected > 0", "a/b.c: unknown", "y"]),
+    (422, problem(422, "no", errors=[1, None]), ["no"]),
+    (500, {"title": "The service failed"}, ["The service failed"]),
+    (401, problem(401, "x"), ["control.token is needed at URL: " + NAME_IT]),
+    (421, problem(421, "see control.allowed_hosts"), ["URL is not a name of this mesh: see control.allowed_hosts"]),
+    (404, b"<html>", [STRANGER + "it answers 404 Not Found"]),
+    (302, b"", [STRANGER + "it answers 302 Found"]),
+    (200, b"<html>hello", [STRANGER + "it answers with something else than a JSON object"]),
+    (200, b"\xff", [STRANGER + "it answers with something else than a JSON object"]),
+    (200, b"[" * 100_000, [STRANGER + "it answers with something else than a JSON object"]),
+    (200, [], [STRANGER + "it answers with something else than a JSON object"]),
+    (200, {"hello": "world"}, [STRANGER + "its /api/edges has no list of edges"]),
+    (200, {"edges": 1}, [STRANGER + "its /api/edges has no list of edges"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("http", "body", "said"), ANSWERS, ids=lambda case: str(case)[:30])
+def test_a_refusal_is_said_in_lines_and_exit_2(
+    run: Run, fake: FakeControl, http: int, body: Any, said: list[str]
+) -> None:
+    """The problem's detail and its errors; or that it is no meshlite that listens there."""
+    fake.answers["GET", "/api/edges"] = http, body
+    url = f"http://127.0.0.1:{fake.port}"
+    expected = "".join(f"meshlite: {line.replace('URL', url)}\n" for line in said)
+    assert run("edges") == run("edges", "--json") == (2, "", expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["status", "--set", "control.port=0"], "name the one to ask with --set control.port=PORT"),
+        (["status", "--set", "policy.timeout=0"], "policy.timeout: expected `float` > 0.0, got 0"),
+        (["status", "--set", "x"], "--set 'x': expected KEY=VALUE, such as services.users.port=9080"),
+        (["status", "--config", "none.toml"], "none.toml: cannot be read: No such file or directory"),
+        (["status", "--set", 'control.token="12345678\\n"'], "control.token has characters that a header cannot carry"),
+        (["fault", "set", "x", "seconds"], "'seconds': expected KEY=VALUE, such as seconds=2.5"),
+        (["fault", "set", "x", "seconds=nan"], "JSON has no nan and no inf"),
+    ],
+)
+def test_what_is_asked_wrongly_is_one_line_and_exit_2(run: Run, arguments: list[str], said: str) -> None:
+    """And nothing is sent."""
+    code, out, err = run(*arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("meshlite: ")
+    assert said in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["fault"], ["fault", "list", "x"], ["service", "stop"], ["service", "halt", "x"], ["reset", "--watch"],
+     ["fault", "list", "--watch"], ["--watch", "reset"], ["--json", "check"], ["fault", "set", "x"]],
+)  # fmt: skip
+def test_what_is_no_command_is_exit_2(run: Run, arguments: list[str]) -> None:
+    """argparse says what there is."""
+    with pytest.raises(SystemExit) as ended:
+        run(*arguments)
+    assert ended.value.code == 2
+
+
+def test_nothing_there_is_exit_3(capsys: pytest.CaptureFixture[str]) -> None:
+    """One line: where, why, and how to start one."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    for arguments in (["status"], ["fault", "enable", "x", "y"], ["reset"]):
+        assert main([*arguments, "--set", f"control.port={port}"]) == 3
+        assert capsys.readouterr() == (
+            "",
+            f"meshlite: nothing answers at http://127.0.0.1:{port}: connection refused; "
+            "is the mesh running? start it with python -m meshlite\n",
+        )
+
+
+@pytest.mark.parametrize(
+    ("sent", "code", "said"),
+    [
+        (b"", 3, "the connection was closed;"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", 3, "the connection was closed;"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{", 3, "the connection was closed;"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", 2, "it does not speak HTTP"),
+        (b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 200 + b"\r\n", 2, "it does not speak HTTP"),
+        (None, 3, "no answer within 0.1 s;"),
+    ],
+)
+def test_whoever_speaks_otherwise_is_told_apart(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, sent: bytes | None, code: int, said: str
+) -> None:
+    """A mesh that goes away meanwhile, one that hangs, and what is none at all."""
+    monkeypatch.setattr("meshlite.remote._TIMEOUT", 0.1 if sent is None else 5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65_536)
+                if sent is None:
+                    time.sleep(0.2)
+                else:
+                    connection.sendall(sent)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        assert main(["edges", "--set", f"control.port={server.getsockname()[1]}"]) == code
+        thread.join()
+    err = capsys.readouterr().err
+    assert said in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8090"),
+        ("localhost", "http://localhost:8090"),
+        ("0.0.0.0", "http://127.0.0.1:8090"),
+        ("::", "http://[::1]:8090"),
+        ("::1", "http://[::1]:8090"),
+        ("192.0.2.1", "http://192.0.2.1:8090"),
+    ],
+)
+def test_it_asks_where_the_config_says(host: str, url: str) -> None:
+    """All addresses are asked at the loopback one."""
+    assert Api(load(None, [f"mesh.host={host}", "control.token=a-secret"])).url == url
+
+
+def test_the_token_is_sent_where_there_is_one(run: Run, fake: FakeControl, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a bearer, and to nobody else: no proxy is asked."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    assert run("edges")[0] == 0
+    assert "Authorization" not in fake.headers[-1]
+    assert run("edges", "--set", "control.token=a-secret")[0] == 0
+    assert fake.headers[-1]["Authorization"] == "Bearer a-secret"
+    fake.answers["GET", "/api/edges"] = 401, problem(401, "x")
+    assert "control.token is wrong at" in run("edges", "--set", "control.token=a-secret")[2]
+
+
+def test_set_and_config_go_anywhere(fake: FakeControl, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Before the command, within it, after it; the later wins."""
+    (tmp_path / "x.toml").write_text(f"[control]\nport = {fake.port}\n")
+    config, wrong = ["--config", "x.toml"], ["--set", "control.port=1"]
+    for arguments in (
+        [*config, "fault", "list"],
+        ["fault", *config, "list"],
+        ["fault", "list", *config],
+        [*wrong, "fault", *fake.at, "list"],
+        ["fault", *wrong, "list", *fake.at],
+        [*wrong, "fault", *wrong, "list", *fake.at],
+    ):
+        assert main(arguments) == 0, capsys.readouterr().err
+    assert main([*fake.at, "fault", "list", *wrong]) == 3
+
+
+def test_help_says_the_exit_codes_and_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    """For scripts, and for people."""
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    out = capsys.readouterr().out
+    assert "COMMAND ..." in out
+    assert re.search(r"^  3  no mesh answers there$", out, re.MULTILINE)
+
+
+# From here on real processes: a terminal, a pipe, signals.
+
+
+class Terminal:
+    """A command on a terminal of 80 columns; `seen` is what it has written."""
+
+    def __init__(self, *arguments: str, lines: int = 30, **env: str) -> None:
+        import fcntl
+        import struct
+        import termios
+
+        self._master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, 80, 0, 0))
+        environment = {key: value for key, value in os.environ.items() if key != "NO_COLOR"}
+        environment |= {"TERM": "xterm", **env}
+        self.process = subprocess.Popen([*READER, *arguments], stdin=slave, stdout=slave, stderr=slave, env=environment)
+        os.close(slave)
+        self.seen = ""
+
+    def until(self, text: str, after: int = 0) -> None:
+        ends = time.monotonic() + 10
+        while text not in self.seen[after:]:
+            assert time.monotonic() < ends, self.seen
+            if select.select([self._master], [], [], 0.1)[0]:
+                self.seen += os.read(self._master, 65_536).decode()
+
+    def end(self, number: signal.Signals | None = None) -> int:
+        if number is not None:
+            self.process.send_signal(number)
+        code = self.process.wait(10)
+        try:
+            while part := os.read(self._master, 65_536):
+                self.seen += part.decode()
+        except OSError:
+            pass
+        os.close(self._master)
+        return code
+
+
+@pytest.mark.slow
+def test_a_terminal_has_colour_unless_it_is_not_wanted(fake: FakeControl) -> None:
+    """Green, yellow, red, always with the word; none with NO_COLOR or on a dumb terminal."""
+    terminal = Terminal(*fake.at, "status")
+    assert terminal.end() == 0
+    for shown in ("\33[32mrunning\33[0m", "\33[33mdraining\33[0m", "\33[31mopen\33[0m", "\33[32mclosed\33[0m"):
+        assert shown in terminal.seen
+    assert re.sub(r"\x1b\[\d*m", "", terminal.seen).replace("\r", "") == STATUS
+    for env in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+        terminal = Terminal(*fake.at, "status", **env)
+        assert terminal.end() == 0
+        assert terminal.seen.replace("\r", "") == STATUS
+
+
+@pytest.mark.slow
+def test_watch_draws_in_place_on_a_terminal() -> None:
+    """In one write over the last one, as much as there is room for; it survives the mesh's absence; Ctrl-C is 0."""
+    with FakeControl() as fake:
+        terminal = Terminal(*fake.at, "status", "--watch", lines=12)
+        terminal.until("more lines")
+    terminal.until("is the mesh running?")
+    away = len(terminal.seen)
+    with FakeControl(fake.port):
+        terminal.until("more lines", after=away)
+        assert terminal.end(signal.SIGINT) == 0
+    assert "Traceback" not in terminal.seen
+    first, *others = terminal.seen.split("\33[?25l\33[?7l")[1:]
+    assert first.startswith("\r\33[Khttp://127.0.0.1:")
+    assert first.count("\n") == 11, "one line stays free for the cursor"
+    assert all(re.match(r"\x1b\[\d+A\r", other) for other in others)
+    assert "in flight\33[0m\r\n" in first, "a line of 80 columns keeps its end"
+    assert terminal.seen.endswith("\33[?7h\33[?25h\r\n")
+
+
+@pytest.mark.slow
+def test_watch_prints_again_into_a_pipe() -> None:
+    """That the mesh is away is said once; when it is back, it goes on; Ctrl-C is 0 and silent."""
+    with FakeControl() as fake:
+        watching = subprocess.Popen(
+            [*READER, *fake.at, "status", "--watch"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert watching.stdout is not None
+        lines = iter(watching.stdout.readline, "")
+        first = [line for line, _ in zip(lines, range(STATUS.count("\n") + 1), strict=False)]
+        assert "".join(first) == STATUS + "\n"
+    line = next(line for line in lines if "nothing answers" in line)
+    assert line.startswith("meshlite: nothing answers at")
+    time.sleep(1.5)
+    assert next(lines) == "\n"
+    with FakeControl(fake.port):
+        assert next(lines) == "services\n", "said once, then it goes on"
+        watching.send_signal(signal.SIGINT)
+        _, err = watching.communicate(timeout=10)
+    assert (watching.returncode, err) == (0, "")
+
+
+@pytest.mark.slow
+def test_watch_with_json_keeps_stdout_clean() -> None:
+    """Documents on stdout, that the mesh is away on stderr."""
+    with FakeControl() as fake:
+        watching = subprocess.Popen(
+            [*READER, *fake.at, "edges", "--watch", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert watching.stdout is not None
+        assert watching.stderr is not None
+        assert watching.stdout.readline() == "{\n"
+    assert "nothing answers" in watching.stderr.readline()
+    watching.send_signal(signal.SIGINT)
+    out, err = watching.stdout.read(), watching.stderr.read()
+    watching.stdout.close()
+    watching.stderr.close()
+    assert (watching.wait(10), err) == (0, "")
+    assert json.JSONDecoder().raw_decode("{" + out)[0] == {"edges": fake.state["edges"]}
+
+
+def test_watch_ends_where_waiting_does_not_help(run: Run, fake: FakeControl) -> None:
+    """A wrong token stays wrong."""
+    fake.answers["GET", "/api/edges"] = 401, problem(401, "x")
+    assert run("edges", "--watch")[0] == 2
+
+
+@pytest.mark.slow
+def test_a_closed_pipe_and_a_poor_encoding_are_no_tracebacks(fake: FakeControl) -> None:
+    """`status | head -1` ends quietly; what the encoding lacks becomes a question mark."""
+    for arguments, env in ((["status"], {}), (["edges", "--watch"], {"PYTHONIOENCODING": "latin-1"})):
+        command = subprocess.Popen(
+            [*READER, *fake.at, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **env},
+        )
+        assert command.stdout is not None
+        assert command.stderr is not None
+        if env:
+            assert command.stdout.readline().startswith(b"users?orders")
+        command.stdout.close()
+        assert command.wait(10) == 0
+        assert command.stderr.read() == b""
+        command.stderr.close()
