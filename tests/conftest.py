@@ -1,7 +1,7 @@
 """What the tests share: a mesh in this process on free ports, a client for it, its log as a list."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,11 @@ class Answer:
 class World:
     """A running mesh, and a person with a client in front of it."""
 
-    def __init__(self, mesh: Mesh, client: aiohttp.ClientSession, log: LogCapture) -> None:
+    def __init__(
+        self, mesh: Mesh, client: aiohttp.ClientSession, log: LogCapture, read: Callable[[Sequence[str]], Config]
+    ) -> None:
         self.mesh = mesh
+        self.read = read
         self.client = client
         self._log = log
 
@@ -78,9 +81,7 @@ class World:
 
     def set_faults(self, *overrides: str) -> None:
         """As if the config's file now said so."""
-        old = self.mesh.config
-        new = load(None, [*FREE_PORTS, "mesh.data=:memory:", *overrides])
-        self.mesh.take_up(lambda: msgspec.structs.replace(old, faults=new.faults))
+        self.mesh.inforce.take_up(lambda: self.read(overrides))
 
 
 StartMesh = Callable[..., Awaitable[World]]
@@ -94,15 +95,16 @@ def starter(stack: AsyncExitStack) -> StartMesh:
         log = structlog.wrap_logger(None, processors=[capture], wrapper_class=structlog.make_filtering_bound_logger(0))
         where = f"mesh.data={data or ':memory:'}"
 
-        def read() -> Config:
-            return load(config, [*FREE_PORTS, where, *overrides])
+        def read(faults: Sequence[str] | None = None) -> Config:
+            kept = [text for text in overrides if faults is None or not text.startswith("faults.")]
+            return load(config, [*FREE_PORTS, where, *kept, *(faults or ())])
 
         clock = asyncio.get_running_loop().time
         mesh = Mesh(read(), log, control=create_app, clock=clock, reload=read if config else None, **more)
         await stack.enter_async_context(mesh)
         client = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
         await stack.enter_async_context(client)
-        return World(mesh, client, capture)
+        return World(mesh, client, capture, read)
 
     return start
 

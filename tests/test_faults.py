@@ -4,20 +4,10 @@ import asyncio
 
 import pytest
 
-from meshlite.faults import fires
 from tests.conftest import StartMesh, World
 
 SLOW = ("faults.f.kind=delay", "faults.f.seconds=30", "faults.f.service=inventory", "faults.f.enabled=true")
 BROKEN = ("faults.f.kind=error", "faults.f.status=418", "faults.f.service=users", "faults.f.enabled=true")
-
-
-def test_one_seed_gives_one_sequence() -> None:
-    """The decision for match k is a function of seed, name and k alone: these are the ones of seed 0, for ever."""
-    sequence = "".join("x" if fires(0, "f", k, 0.3) else "." for k in range(60))
-    assert sequence == "x....x....xx...xx....x..xx.xxx..xx...xxx..x......x...x......"
-    assert sequence != "".join("x" if fires(1, "f", k, 0.3) else "." for k in range(60))
-    assert sequence != "".join("x" if fires(0, "g", k, 0.3) else "." for k in range(60))
-    assert 280 < sum(fires(0, "f", k, 0.3) for k in range(1000)) < 320
 
 
 async def test_two_meshes_of_one_seed_hit_the_same_requests(start_mesh: StartMesh) -> None:

@@ -25,7 +25,7 @@ REQUEST = RequestCompleted("users", "GET", "/users/{id}", 200, 12.3, "r1", "exte
 def test_json_lines_are_one_object_a_line_with_time_and_level() -> None:
     """What a machine reads: a time in UTC, a level, an event, its keys."""
     pipe = Pipe()
-    log, access, writer = logs.make(pipe, "json", "info")
+    log, access, writer, *_ = logs.make(pipe, "json", "info")
     logs.sink(log, access)(REQUEST)
     log.warning("odd", text='a "quoted"\nline', number=1)
     writer.close()
@@ -48,7 +48,7 @@ def test_json_lines_are_one_object_a_line_with_time_and_level() -> None:
 def test_the_console_gives_no_value_a_line_of_its_own() -> None:
     """What a stranger sends cannot look like a line of ours."""
     pipe = Pipe()
-    log, _, writer = logs.make(pipe, "console", "info")
+    log, _, writer, *_ = logs.make(pipe, "console", "info")
     log.info("order.placed", path="x\n2026-01-01T00:00:00Z [info] order.confirmed \x1b[2J")
     writer.close()
     assert pipe.getvalue().count(b"\n") == 1
@@ -58,7 +58,7 @@ def test_the_console_gives_no_value_a_line_of_its_own() -> None:
 def test_below_the_level_nothing_is_written() -> None:
     """`--log-level warning` leaves access lines out, and not the breaker's moves."""
     pipe = Pipe()
-    log, access, writer = logs.make(pipe, "json", "warning")
+    log, access, writer, *_ = logs.make(pipe, "json", "warning")
     sink = logs.sink(log, access)
     sink(REQUEST)
     sink(BreakerMoved("orders", "inventory", "edge", "closed", "open", "3 consecutive failures"))
@@ -74,7 +74,7 @@ def test_below_the_level_nothing_is_written() -> None:
 def test_an_exception_is_in_the_line() -> None:
     """The traceback of what we did wrong."""
     pipe = Pipe()
-    log, _, writer = logs.make(pipe, "json", "info")
+    log, _, writer, *_ = logs.make(pipe, "json", "info")
     try:
         1 / 0  # noqa: B018
     except ZeroDivisionError:
@@ -114,7 +114,7 @@ def test_what_libraries_log_is_ours_whatever_it_is() -> None:
     import logging
 
     pipe = Pipe()
-    log, _, writer = logs.make(pipe, "json", "info")
+    log, _, writer, *_ = logs.make(pipe, "json", "info")
     library = logging.Logger("library")
     library.addHandler(logs.StdlibHandler(log))
     library.log(35, "odd")
@@ -134,7 +134,7 @@ def test_what_libraries_log_is_ours_whatever_it_is() -> None:
 def test_a_reader_that_is_gone_disturbs_nobody() -> None:
     """A closed pipe: no exception, no end."""
     pipe = io.BytesIO()
-    log, _, writer = logs.make(pipe, "json", "info")
+    log, _, writer, *_ = logs.make(pipe, "json", "info")
     pipe.close()
     log.info("x")
     writer.close()

@@ -145,7 +145,7 @@ async def test_services_are_mounted_by_import_string(
     start_mesh: StartMesh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An application of one's own takes a service's place, with the mesh's boundary around it."""
-    (tmp_path / "own.py").write_text(
+    (tmp_path / "own_users.py").write_text(
         "from aiohttp import web\n"
         "def create_app(context):\n"
         "    async def hello(_):\n"
@@ -155,7 +155,7 @@ async def test_services_are_mounted_by_import_string(
         "    return app\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    world = await start_mesh("services.users.app='own:create_app'")
+    world = await start_mesh("services.users.app='own_users:create_app'")
     answer = await world.get("users", "/hello")
     assert answer.json == {"i am": "users", "peers": ["orders"]}
     assert "X-Request-Id" in answer.headers
@@ -243,6 +243,7 @@ async def test_a_broken_file_changes_nothing(start_mesh: StartMesh, tmp_path: Pa
     await until(lambda: len(world.logged("config.rejected")) == 2)
     assert world.mesh.config.faults["slow-inventory"].enabled is True
     file.write_text(FLAG.format("false") + "[mesh]\nseed = 5\n")
-    await until(lambda: world.logged("config.applied"))
-    assert world.logged("config.applied")[0]["needs_restart"] == ["mesh.seed"]
+    await until(lambda: world.logged("config.deferred"))
+    assert [line["needs_restart"] for line in world.logged("config.deferred")] == [["mesh.seed"]]
+    assert [line["changed"] for line in world.logged("config.applied")] == [["faults.slow-inventory.enabled"]]
     assert world.logged("fault.switched")[-1]["enabled"] is False

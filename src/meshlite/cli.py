@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -62,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"meshlite {__version__}")
-    parser.set_defaults(run=_serve, takes=(), config=None, log_format=None, log_level="info", json=False, watch=False)
+    parser.set_defaults(run=_serve, takes=(), config=None, log_format=None, log_level=None, json=False, watch=False)
     parser.set_defaults(**{place: [] for place in _SETS})
     _add_options(parser, _SETS[0], "log", "json", "watch")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
@@ -128,7 +129,7 @@ def _add_options(parser: argparse.ArgumentParser, overrides: str, *takes: str) -
         formats, levels = ["console", "json"], ["debug", "info", "warning", "error"]
         help_format = "default: console in a terminal, else json"
         add("--log-format", choices=formats, default=argparse.SUPPRESS, help=help_format)
-        add("--log-level", choices=levels, default=argparse.SUPPRESS, help="default: info")
+        add("--log-level", choices=levels, default=argparse.SUPPRESS, help="log.level of the config; default: info")
     if "json" in takes:
         help_json = "print what the control plane answers, for scripts"
         add("--json", action="store_true", default=argparse.SUPPRESS, help=help_json)
@@ -138,7 +139,10 @@ def _add_options(parser: argparse.ArgumentParser, overrides: str, *takes: str) -
 
 
 def _load(options: argparse.Namespace) -> Config:
-    return load(options.config, [text for place in _SETS for text in getattr(options, place)])
+    overrides = [text for place in _SETS for text in getattr(options, place)]
+    if options.log_level is not None:
+        overrides.append(f"log.level={options.log_level}")
+    return load(options.config, overrides)
 
 
 def _remote(name: str) -> Callable[[argparse.Namespace], int]:
@@ -177,7 +181,7 @@ async def _run(config: Config, options: argparse.Namespace) -> int:
 
     terminal = sys.stderr.isatty()
     style = options.log_format or ("console" if terminal else "json")
-    log, access, writer = logs.make(sys.stderr.buffer, style, options.log_level, colors=terminal)
+    log, access, writer, set_level, recent = logs.make(sys.stderr.buffer, style, config.log.level, colors=terminal)
     handler = logs.StdlibHandler(log)
     logging.getLogger().addHandler(handler)
     stopping = asyncio.Event()
@@ -190,9 +194,16 @@ async def _run(config: Config, options: argparse.Namespace) -> int:
     try:
         for warning in lint(config):
             log.warning("config.questionable", problem=warning)
-        async with Mesh(config, log, access=access, control=create_app, reload=reload) as mesh:
+        async with Mesh(
+            config,
+            log,
+            access=access,
+            control=partial(create_app, lines=recent.lines),
+            reload=reload,
+            set_level=set_level,
+        ) as mesh:
             if hasattr(signal, "SIGHUP"):
-                asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, mesh.take_up, reload)
+                asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, mesh.inforce.take_up, reload)
             gc.collect()
             gc.freeze()  # what stands now stays: look at it no more, and at what is new less often
             gc.set_threshold(_GC_YOUNG)

@@ -5,7 +5,7 @@
 
 import ipaddress
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeGuard
 
@@ -13,18 +13,19 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from meshlite.errors import ConfigError
+from meshlite.layers import Json, Layers, merge
+from meshlite.rules import KINDS, FaultRule, contradictions
 from meshlite.validation import Fault, faults
 
 SERVICES = ("users", "orders", "inventory")
 EDGES = (("users", "orders"), ("orders", "inventory"), ("orders", "users"))
-HOT = ("faults",)
+HOT = ("log", "policy", "edges", "faults")
 """The sections that a running mesh takes up as soon as the file changes; the others need a restart."""
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$(?!\n)")]
 Port = Annotated[int, Meta(ge=0, le=65_535)]
-Json = dict[str, Any]
 
 
 class _Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -38,6 +39,13 @@ class MeshSection(_Section, frozen=True, kw_only=True):
     data: Annotated[str, Meta(min_length=1)] = "data"
     seed: int = 0
     shutdown_grace: Annotated[float, Meta(ge=0, le=3_600)] = 5.0
+    allow_header_faults: bool = False
+
+
+class LogSection(_Section, frozen=True, kw_only=True):
+    """`[log]`. The least that is written."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
 
 
 class ServiceSection(_Section, frozen=True, kw_only=True):
@@ -104,45 +112,22 @@ class PolicySection(EdgePolicy, frozen=True, kw_only=True):
     admission: AdmissionPolicy | None = AdmissionPolicy()
 
 
-class _Fault(_Section, frozen=True, tag_field="kind", kw_only=True):
-    """What every fault says. `caller` and `route` narrow it; `route` is a pattern for a route's template or path."""
-
-    service: str
-    enabled: bool = False
-    phase: Literal["request", "response"] = "request"
-    probability: Annotated[float, Meta(ge=0, le=1)] = 1.0
-    caller: str | None = None
-    route: str | None = None
-
-
-class DelayFault(_Fault, frozen=True, tag="delay", kw_only=True):
-    """The answer comes `seconds` later."""
-
-    seconds: Seconds
-
-
-class ErrorFault(_Fault, frozen=True, tag="error", kw_only=True):
-    """The answer is `status`, not the handler's."""
-
-    status: Annotated[int, Meta(ge=400, le=599)]
-
-
-FaultRule = DelayFault | ErrorFault
-
-
 class Config(_Section, frozen=True, kw_only=True):
     """All of it, merged and checked. `edges` has one whole policy for each edge of the mesh, by caller and callee."""
 
     mesh: MeshSection
+    log: LogSection
     services: dict[str, ServiceSection]
     control: ControlSection
     policy: PolicySection
     edges: dict[str, dict[str, EdgePolicy]]
     faults: dict[Name, FaultRule]
-    path: Path | None = None
+    path: Path | None
     """The file it came from; None where there is none."""
-    folder: Path = Path()
+    folder: Path
     """What `mesh.data` is relative to."""
+    layers: Layers
+    """The tables that it was made of."""
 
     @property
     def data(self) -> Path | None:
@@ -158,24 +143,26 @@ def load(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     file = path if path is not None else Path("config.toml")
     found = file if path is not None or file.is_file() else None
     problems: list[str] = []
-    merged = _defaults()
+    table: Json = {}
+    flags: Json = {}
     if found is not None:
         try:
-            merged = merge(merged, tomllib.loads(found.read_text(encoding="utf-8")))
+            table = tomllib.loads(found.read_text(encoding="utf-8"))
         except OSError as error:
             problems.append(f"{found}: cannot be read: {error.strerror}")
         except (ValueError, RecursionError) as error:
             problems.append(f"{found}: is not TOML: {error}")
     for override in overrides:
         try:
-            merged = merge(merged, assignment(override, "services.users.port=9080"))
+            flags = merge(flags, assignment(override, "services.users.port=9080"))
         except ValueError as error:
             problems.append(f"--set {error}")
+    layers = Layers(default=_defaults(), file=table, flag=flags)
     place = str(found or "built-in defaults") + (" with --set" if overrides else "")
-    problems += [f"{place}: {fault.dotted}: {fault.detail.replace('| null', '| false')}" for fault in _check(merged)]
+    problems += [f"{place}: {fault.dotted}: {fault.detail}" for fault in check(layers)]
     if problems:
         raise ConfigError(problems)
-    return _build(merged, found, file.absolute().parent)
+    return build(layers, found, file.absolute().parent)
 
 
 def _defaults() -> Json:
@@ -200,15 +187,6 @@ def assignment(text: str, example: str) -> Json:
     return table  # type: ignore[no-any-return]
 
 
-def merge(base: Any, over: Any) -> Any:
-    """`base` with what `over` says on top, table by table; a fault that changes its kind keeps nothing of the old."""
-    if isinstance(base, Mapping) and isinstance(over, Mapping):
-        if "kind" in base and over.get("kind", base["kind"]) != base["kind"]:  # another kind of fault has other keys
-            return dict(over)
-        return {**base, **{key: merge(base.get(key), value) for key, value in over.items()}}
-    return over
-
-
 _SWITCHES = {"timeout", "attempt_timeout", "retry", "bulkhead", "breaker", "admission", "budget", "max_failures"}
 
 
@@ -225,8 +203,14 @@ def _edge_tables(merged: Json) -> list[tuple[str, str, Json]]:
     return [(caller, callee, edges.get(caller, {}).get(callee, {})) for caller, callee in EDGES]
 
 
+def check(layers: Layers) -> list[Fault]:
+    """All that is wrong with a config of these tables; empty if nothing is."""
+    merged = layers.merged()
+    return [Fault(fault.path, fault.detail.replace("| null", "| false")) for fault in _check(merged)]
+
+
 def _check(merged: Json) -> list[Fault]:
-    sections = {"mesh": MeshSection, "control": ControlSection, "policy": PolicySection}
+    sections = {"mesh": MeshSection, "log": LogSection, "control": ControlSection, "policy": PolicySection}
     known = [*sections, "services", "edges", "faults"]
     found = [Fault((key,), f"unknown section; known: {', '.join(known)}") for key in merged if key not in known]
     not_tables = [
@@ -281,11 +265,15 @@ def _check_fault(name: str, rule: object) -> list[Fault]:
     found = [Fault(path, "expected a name of lower-case letters, digits and hyphens") for _ in faults(name, Name)]
     if not _is_table(rule):
         return [*found, Fault(path, f"expected a table, got {rule!r}")]
-    if rule.get("kind") in ("delay", "error"):
-        found += faults(rule, FaultRule, path)
+    if rule.get("kind") in KINDS:
+        wrong = faults(rule, FaultRule, path)
+        found += wrong
+        if all(fault.path[-1] == "service" for fault in wrong):
+            readable = msgspec.convert({**rule, "service": ""}, FaultRule)
+            found += [Fault((*path, *key.split(".", 1)), why) for key, why in contradictions(readable)]
     else:
         given = f", got {rule['kind']!r}" if "kind" in rule else ""
-        found.append(Fault((*path, "kind"), f"expected 'delay' or 'error'{given}"))
+        found.append(Fault((*path, "kind"), f"expected one of {', '.join(KINDS)}{given}"))
     for key, allowed in (("service", SERVICES), ("caller", (*SERVICES, "external"))):
         if isinstance(rule.get(key), str) and rule[key] not in allowed:
             found.append(Fault((*path, key), f"expected one of {', '.join(allowed)}, got {rule[key]!r}"))
@@ -311,26 +299,59 @@ def _check_host(merged: Json) -> list[Fault]:
     return found
 
 
-def _build(merged: Json, path: Path | None, folder: Path) -> Config:
+def build(layers: Layers, path: Path | None, folder: Path) -> Config:
+    """The config of tables that `check` found nothing wrong with."""
+    merged = layers.merged()
     policy = _off(merged["policy"])
     common = {key: value for key, value in policy.items() if key != "admission"}
     edges: Json = {caller: {} for caller, _ in EDGES}
     for caller, callee, table in _edge_tables(merged):
         edges[caller][callee] = merge(common, _off(table))
-    config: Config = msgspec.convert({**merged, "policy": policy, "edges": edges}, Config)
-    return msgspec.structs.replace(config, path=path, folder=folder)
+    tables = {**merged, "policy": policy, "edges": edges}
+    sections: Json = {name: msgspec.convert(tables[name], kind) for name, kind in _SECTIONS.items()}
+    return Config(**sections, path=path, folder=folder, layers=layers)
+
+
+_SECTIONS: Json = {
+    "mesh": MeshSection,
+    "log": LogSection,
+    "services": dict[str, ServiceSection],
+    "control": ControlSection,
+    "policy": PolicySection,
+    "edges": dict[str, dict[str, EdgePolicy]],
+    "faults": dict[Name, FaultRule],
+}
 
 
 def diff(old: Config, new: Config) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The keys that differ: those that a running mesh takes up at once, and those that wait for a restart."""
-    before, after = _flat(msgspec.to_builtins(old, enc_hook=str)), _flat(msgspec.to_builtins(new, enc_hook=str))
+    before, after = flat(old), flat(new)
     changed = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
-    changed = [key for key in changed if key not in ("path", "folder")]  # where it was read, not what it says
     hot = tuple(key for key in changed if key.split(".", 1)[0] in HOT)
     return hot, tuple(key for key in changed if key not in hot)
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, Mapping) or not value:
-        return {prefix: value}
-    return {k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}.{key}" if prefix else key).items()}
+def flat(config: Config) -> dict[str, Any]:
+    """Every key with its value, dotted; what is switched off is False, as TOML would have it."""
+    return {key: value for name in _SECTIONS for key, value in _flat(getattr(config, name), name)}
+
+
+def _flat(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Struct):
+        value = msgspec.structs.asdict(value)
+    if not isinstance(value, dict) or not value:
+        yield prefix, False if value is None and prefix.rpartition(".")[2] in _SWITCHES else value
+        return
+    for key, item in value.items():
+        yield from _flat(item, f"{prefix}.{key}")
+
+
+def sources(config: Config) -> dict[str, str]:
+    """Where each key's value came from: "default", "file", "flag" or "api"."""
+    found = {}
+    for key in flat(config):
+        source = config.layers.source(key)
+        if source is None and key.startswith("edges."):  # an edge does as all edges do, unless it says otherwise
+            source = config.layers.source(f"policy.{key.split('.', 3)[3]}")
+        found[key] = source or "default"
+    return found

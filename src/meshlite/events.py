@@ -12,6 +12,8 @@ from msgspec import Struct
 PROBES = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs", "/docs/{file}", "/metrics"})
 """Routes that no fault and no limit ever touches, and that no log line speaks of while they succeed."""
 
+READINESS = "/readyz"
+
 Sink = Callable[["Fact"], None]
 
 
@@ -73,19 +75,27 @@ class ServiceMoved(Fact, frozen=True):
 
 
 class FaultSwitched(Fact, frozen=True):
-    """A fault came into force, or went."""
+    """A fault came into force, or went: `by` the "file", the "api", or because its "duration" was over."""
 
     name: ClassVar[str] = "fault.switched"
     fault: str
     enabled: bool
+    by: str
 
 
 class ConfigApplied(Fact, frozen=True):
-    """A changed config file is in force; `restart` lists the changed keys that wait for a restart."""
+    """A changed config is in force: `changed` are its keys, `by` whom as in `FaultSwitched`."""
 
     name: ClassVar[str] = "config.applied"
     changed: tuple[str, ...]
-    restart: tuple[str, ...]
+    by: str
+
+
+class ConfigDeferred(Fact, frozen=True):
+    """The config file has new values for these keys, which wait for a restart."""
+
+    name: ClassVar[str] = "config.deferred"
+    needs_restart: tuple[str, ...]
 
 
 class ConfigRejected(Fact, frozen=True):
@@ -100,16 +110,19 @@ class Bus:
     """Hands each fact to each sink, in order, at once."""
 
     def __init__(self, on_broken_sink: Callable[[Sink, Exception], None]) -> None:
-        self._sinks: list[Sink] = []
+        self._sinks: dict[type[Fact], list[Sink]] = {kind: [] for kind in Fact.__subclasses__()}
         self._on_broken_sink = on_broken_sink
 
-    def subscribe(self, sink: Sink) -> None:
-        self._sinks.append(sink)
+    def subscribe(self, sink: Sink, *kinds: type[Fact]) -> None:
+        """Hand `sink` every fact of these kinds; of all kinds where none is named."""
+        for kind in kinds or self._sinks:
+            self._sinks[kind].append(sink)
 
     def publish(self, fact: Fact) -> None:
-        for sink in self._sinks:
+        for sink in self._sinks[type(fact)]:
             try:
                 sink(fact)
             except Exception as error:  # a sink's fault must not become the request's
-                self._sinks = [other for other in self._sinks if other is not sink]
+                for kind, sinks in self._sinks.items():
+                    self._sinks[kind] = [other for other in sinks if other is not sink]
                 self._on_broken_sink(sink, error)

@@ -1,120 +1,158 @@
-"""Faults that a service is told to have: which requests they hit, and what then happens to them.
+"""Faults that a service is told to have: which requests they strike, in which order, and how they end.
 
-`fires` is pure: whether match number k of a fault fires depends on the mesh's seed, the fault's name and k alone, so
-one seed gives one sequence of faults, on every run and every machine. `Faults` is what one service is armed with.
+What a request is to suffer is decided in `rules`; how that looks on the wire is in `harm`. `Faults` is what one service
+is armed with.
 """
 
 import asyncio
-import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 from aiohttp import web
 
-from meshlite.config import DelayFault, ErrorFault, FaultRule
 from meshlite.propagation import Inbound
-from meshlite.wire.problems import Problem
+from meshlite.rules import Effect, FaultRule, decide
 
 HEADER = "meshlite-fault"
+DELAY_HEADER = "x-envoy-fault-delay-request"
+ABORT_HEADER = "x-envoy-fault-abort-request"
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def fires(seed: int, name: str, match: int, probability: float) -> bool:
-    """Whether match number `match` (from 0) of the fault `name` fires."""
-    if probability >= 1:
-        return True
-    digest = hashlib.blake2b(f"{seed}:{name}:{match}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest) / 2**64 < probability
+class Fault:
+    """One armed fault: its rule, how often it matched and struck, and the requests that it holds."""
+
+    def __init__(self, name: str, rule: FaultRule) -> None:
+        self.name = name
+        self.rule = rule
+        self.matches = 0
+        self.hits = 0
+        self.active = 0
+        """Requests that suffer from it at the moment."""
+        self._held: set[asyncio.Future[None]] = set()
+        self._gone = False
+
+    def struck(self, seed: int, request_id: str) -> Effect | None:
+        """What its next match brings. Beyond `max_active` a match is counted, and goes by unharmed."""
+        number, self.matches = self.matches, self.matches + 1
+        effect = decide(self.rule, seed, self.name, number, request_id)
+        if effect is None or (self.rule.max_active is not None and self.active >= self.rule.max_active):
+            return None
+        self.hits += 1
+        return effect
+
+    async def hold(self, seconds: float | None) -> None:
+        """Hold a request for so many seconds (None: for ever), but no longer than until the fault is cleared."""
+        if self._gone:
+            return
+        loop = asyncio.get_running_loop()
+        held = loop.create_future()
+        self._held.add(held)
+        timer = None if seconds is None else loop.call_later(seconds, _wake, held)
+        try:
+            await held
+        finally:
+            if timer is not None:
+                timer.cancel()
+            self._held.discard(held)
+
+    def clear(self) -> None:
+        """It is gone: whoever is held goes on."""
+        self._gone = True
+        for held in self._held:
+            _wake(held)
 
 
-@dataclass(slots=True)
-class _Armed:
-    name: str
-    rule: FaultRule
-    matches: int = 0
-    sleepers: set["asyncio.Future[None]"] = field(default_factory=set)
+def _wake(held: "asyncio.Future[None]") -> None:
+    if not held.done():
+        held.set_result(None)
 
-    def concerns(self, caller: str, route: str, path: str) -> bool:
-        rule = self.rule
-        if rule.caller is not None and rule.caller != caller:
-            return False
-        return rule.route is None or fnmatchcase(route, rule.route) or fnmatchcase(path, rule.route)
+
+class Hit(NamedTuple):
+    """A fault that strikes a request, and what it brings."""
+
+    fault: Fault
+    effect: Effect
 
 
 class Faults:
-    """What one service is armed with; `armed` is empty most of the time, and then a request pays one look at it."""
+    """What one service is armed with; `watching` is False most of the time, and then a request pays one look at it."""
 
-    def __init__(self, service: str, seed: int) -> None:
+    def __init__(self, service: str, seed: int, *, headers: bool = False) -> None:
+        """`headers`: whether a request may bring its own faults, by Envoy's headers."""
         self._service = service
         self._seed = seed
-        self.armed: list[_Armed] = []
+        self._of_headers: dict[str, Fault] = {}
+        if headers:
+            delay, abort = FaultRule(service=service, kind="delay"), FaultRule(service=service, kind="error")
+            self._of_headers = {DELAY_HEADER: Fault(DELAY_HEADER, delay), ABORT_HEADER: Fault(ABORT_HEADER, abort)}
+        self.armed: list[Fault] = []
+        self.unready: str | None = None
+        """The name of the fault that makes the service's readiness fail."""
+        self.watching = headers
 
     def arm(self, rules: Mapping[str, FaultRule]) -> None:
-        """Take up this service's enabled `rules`; what is unchanged goes on, what is gone wakes its sleepers."""
+        """Take up this service's enabled `rules`; what is unchanged goes on, what is gone lets go of its requests."""
         wanted = {name: rule for name, rule in rules.items() if rule.enabled and rule.service == self._service}
         kept = {fault.name: fault for fault in self.armed if wanted.get(fault.name) == fault.rule}
         for fault in self.armed:
             if fault.name not in kept:
-                for sleeper in fault.sleepers:
-                    _wake(sleeper)
-        self.armed = [kept.get(name) or _Armed(name, rule) for name, rule in wanted.items()]
+                fault.clear()
+        self.unready = next((name for name, rule in wanted.items() if rule.kind == "unready"), None)
+        self.armed = [kept.get(name) or Fault(name, rule) for name, rule in wanted.items() if rule.kind != "unready"]
+        self.watching = bool(self.armed or self._of_headers)
 
-    def hits(self, caller: str, route: str, path: str) -> list[_Armed]:
+    def hits(self, request: web.Request, inbound: Inbound, route: str) -> list[Hit]:
         """The faults that strike this request, in the order of their names in the config."""
         struck = []
         for fault in self.armed:
-            if fault.concerns(caller, route, path):
-                match, fault.matches = fault.matches, fault.matches + 1
-                if fires(self._seed, fault.name, match, fault.rule.probability):
-                    struck.append(fault)
+            if fault.rule.concerns(inbound.caller, request.method, route, request.path, request.headers):
+                effect = fault.struck(self._seed, inbound.request_id)
+                if effect is not None:
+                    struck.append(Hit(fault, effect))
+        for name, fault in self._of_headers.items():
+            value = request.headers.get(name)
+            if value is not None and (effect := _asked_for(name, value)) is not None:
+                fault.hits += 1
+                struck.append(Hit(fault, effect))
         return struck
 
 
+def _asked_for(header: str, value: str) -> Effect | None:
+    """What one of Envoy's headers asks for: milliseconds, or a status. What is malformed counts as absent."""
+    if not (value.isascii() and value.isdigit() and len(value) < 9):
+        return None
+    if header == DELAY_HEADER:
+        return Effect("delay", int(value) / 1000, 0)
+    return Effect("error", 0.0, int(value)) if 200 <= int(value) <= 599 else None
+
+
+Harm = Callable[[Hit, web.Request, web.StreamResponse | None], Awaitable[web.StreamResponse | None]]
+
+
 async def strike(
-    hits: Sequence[_Armed],
-    handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
-    request: web.Request,
-    inbound: Inbound,
+    hits: Sequence[Hit], handler: Handler, request: web.Request, inbound: Inbound, harm: Harm
 ) -> web.StreamResponse:
-    """Answer `request` by `handler`, with the faults before or after it that `hits` name; note those that acted."""
-    for fault in hits:
-        if fault.rule.phase == "request" and (answer := await _act(fault, inbound)) is not None:
-            return answer
-    refusal: Exception | None = None
+    """Answer `request` by `handler`, with the faults before or after it that `hits` name; note those that acted.
+
+    `harm` makes a fault act: it returns the answer that takes the handler's place, or None where it only took time.
+    """
+    for hit in hits:
+        hit.fault.active += 1
     try:
+        for hit in hits:
+            if not hit.fault.rule.late(hit.effect.kind):
+                inbound.struck_by(hit.fault.name)
+                if (answer := await harm(hit, request, None)) is not None:
+                    return answer
         response = await handler(request)
-    except Exception as error:  # a refusal is an answer too, and can be late or lost like any other
-        refusal = error
-    for fault in hits:
-        if fault.rule.phase == "response" and (answer := await _act(fault, inbound)) is not None:
-            return answer
-    if refusal is not None:
-        raise refusal
-    return response
-
-
-async def _act(fault: _Armed, inbound: Inbound) -> web.Response | None:
-    inbound.fault = fault.name if inbound.fault is None else f"{inbound.fault},{fault.name}"
-    match fault.rule:
-        case DelayFault(seconds=seconds):
-            await _sleep(fault, seconds)
-            return None
-        case ErrorFault(status=status):
-            return Problem("injected-fault", f"the fault {fault.name} answers {status}", status=status).response()
-
-
-async def _sleep(fault: _Armed, seconds: float) -> None:
-    loop = asyncio.get_running_loop()
-    sleeper = loop.create_future()
-    fault.sleepers.add(sleeper)
-    timer = loop.call_later(seconds, _wake, sleeper)
-    try:
-        await sleeper
+        for hit in hits:
+            if hit.fault.rule.late(hit.effect.kind):
+                inbound.struck_by(hit.fault.name)
+                response = await harm(hit, request, response) or response
+                if response.prepared:  # it is on the wire already
+                    break
+        return response
     finally:
-        timer.cancel()
-        fault.sleepers.discard(sleeper)
-
-
-def _wake(sleeper: "asyncio.Future[None]") -> None:
-    if not sleeper.done():
-        sleeper.set_result(None)
+        for hit in hits:
+            hit.fault.active -= 1

@@ -25,8 +25,10 @@ def _longer_inside(place: str, policy: EdgePolicy, above: str, outer: EdgePolicy
     if waits is None or (policy.timeout is not None and policy.timeout <= waits):
         return []
     return [
-        f"{place}.timeout: {_seconds(policy.timeout)} is longer than the {waits} s that an attempt on "
-        f"{above} waits for it: the outer breaker would see the failure first"
+        (
+            f"{place}.timeout: {_seconds(policy.timeout)} is longer than the {waits} s that an attempt on "
+            f"{above} waits for it: the outer breaker would see the failure first"
+        )
     ]
 
 
@@ -36,8 +38,10 @@ def _multiplied(place: str, policy: EdgePolicy, above: str, outer: EdgePolicy) -
         return []
     callee = place.rpartition(".")[2]
     return [
-        f"{place}.retry.attempts: {_attempts(policy)}, for each of the {_attempts(outer)} attempts on {above}: one "
-        f"request can become {product} at {callee}, more than {AMPLIFICATION}: retry on one of the two"
+        (
+            f"{place}.retry.attempts: {_attempts(policy)}, for each of the {_attempts(outer)} attempts on {above}: one "
+            f"request can become {product} at {callee}, more than {AMPLIFICATION}: retry on one of the two"
+        )
     ]
 
 

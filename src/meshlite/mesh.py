@@ -12,13 +12,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from aiohttp import web
-from msgspec.structs import replace
 from structlog.typing import FilteringBoundLogger
 
 from meshlite import __version__
-from meshlite.config import EDGES, SERVICES, Config, diff
-from meshlite.errors import ConfigError, StartError
-from meshlite.events import Bus, ConfigApplied, ConfigRejected, FaultSwitched, RequestCompleted
+from meshlite.config import EDGES, SERVICES, Config
+from meshlite.errors import StartError
+from meshlite.events import Bus, RequestCompleted
+from meshlite.inforce import InForce
 from meshlite.resilience.edge import Edge
 from meshlite.service import CUT, Service
 from meshlite.telemetry import logs
@@ -28,7 +28,6 @@ from meshlite.wire.server import Listener
 
 CLOSING_ORDER = ("users", "orders", "inventory")
 """Callers before those whom they need to bring their work to an end."""
-_LOOK_EVERY = 0.25
 Guard = Callable[[web.Request], None]
 
 
@@ -36,8 +35,8 @@ class Mesh:
     """Three services, their edges, and if `control` is given the control app that it makes.
 
     Use it as an async context manager. `config` is what it runs on; `log` is where its facts go, `access`, where given,
-    where requests' lines go instead; `reload`, where given,
-    is called when the config's file changes, and what it returns is taken up. `clock` is monotonic, in seconds: a test
+    where requests' lines go instead; `reload`, where given, is called when the config's file changes, and what it
+    returns is taken up; `set_level` is told the least that is to be logged. `clock` is monotonic, in seconds: a test
     in virtual time gives the loop's.
     """
 
@@ -49,21 +48,24 @@ class Mesh:
         access: Callable[[RequestCompleted], None] | None = None,
         control: "Callable[[Mesh], tuple[web.Application, Guard]] | None" = None,
         reload: Callable[[], Config] | None = None,
+        set_level: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.config = config
+        bus = Bus(lambda sink, error: log.error("sink.dropped", sink=repr(sink), exc_info=error))
+        self.inforce = InForce(config, self._apply, bus, log)
         self.log = log
         self.state = "starting"
         self.services: dict[str, Service] = {}
         self.edges: dict[tuple[str, str], Edge] = {}
         self.control_url: str | None = None
         self.metrics = Metrics(__version__)
-        self.bus = Bus(lambda sink, error: log.error("sink.dropped", sink=repr(sink), exc_info=error))
+        self.bus = bus
         self.bus.subscribe(logs.sink(log, access or logs.through(log)))
         self.bus.subscribe(self.metrics.sink)
         self._control = control
         self._reload = reload
-        self._clock = clock
+        self._set_level = set_level
+        self.clock = clock
         self._stop_by = 0.0
         self._control_boundary: list[Boundary] = []
         self._stack = AsyncExitStack()
@@ -82,6 +84,11 @@ class Mesh:
         await self.stop()
 
     @property
+    def config(self) -> Config:
+        """The config in force."""
+        return self.inforce.config
+
+    @property
     def urls(self) -> dict[str, str]:
         """Where each service is."""
         return {name: service.url for name, service in self.services.items()}
@@ -89,7 +96,7 @@ class Mesh:
     async def _start(self) -> None:
         config, host = self.config, self.config.mesh.host
         for name in SERVICES:
-            service = Service(name, config, bus=self.bus, log=self.log, clock=self._clock)
+            service = Service(name, config, bus=self.bus, log=self.log, clock=self.clock)
             self._stack.callback(service.abandon)
             self.services[name] = service
         control = self._listen(host, config.control.port, "control.port") if self._control else None
@@ -106,9 +113,10 @@ class Mesh:
         self.state = "running"
         for service in self.services.values():
             service.move("running")
-        self._arm()
+        self.inforce.begin()
+        self._stack.callback(self.inforce.end)
         if self._reload:
-            await self._stack.enter_async_context(_task(self._watch(self._reload), "config-watcher"))
+            await self._stack.enter_async_context(_task(self.inforce.watch(self._reload), "config-watcher"))
 
     async def start_service(self, name: str) -> None:
         """Return when it listens. Raises StartError where it cannot: its state is then "failed", with the reason."""
@@ -145,7 +153,7 @@ class Mesh:
             self.config.edges[caller][callee],
             url=url,
             bus=self.bus,
-            clock=self._clock,
+            clock=self.clock,
             random=Random(f"{self.config.mesh.seed}:{caller}→{callee}"),  # noqa: S311  jitter, one stream an edge
         )
         try:
@@ -157,50 +165,21 @@ class Mesh:
         self, control: "Callable[[Mesh], tuple[web.Application, Guard]]", listener: Listener
     ) -> None:
         app, guard = control(self)
-        boundary = Boundary("control", bus=self.bus, log=self.log, clock=self._clock, guard=guard)
+        boundary = Boundary("control", bus=self.bus, log=self.log, clock=self.clock, guard=guard)
         self._control_boundary.append(boundary)
         app.middlewares.insert(0, boundary.middleware())
         self._stack.push_async_callback(listener.close)
         await listener.serve(app, CUT)
         self.control_url = listener.url
 
-    def _arm(self) -> None:
+    def _apply(self, config: Config) -> None:
+        """Put what can change at run time into force."""
+        self._set_level(config.log.level)
+        for (caller, callee), edge in self.edges.items():
+            edge.apply(config.edges[caller][callee])
         for service in self.services.values():
-            service.faults.arm(self.config.faults)
-
-    async def _watch(self, reload: Callable[[], Config]) -> None:
-        """Take up the file whenever it changes; a look costs some microseconds. The first one reads it in any case."""
-        path = self.config.path or self.config.folder / "config.toml"
-        taken: object = None
-        last: object = None
-        while True:
-            await asyncio.sleep(_LOOK_EVERY)
-            stamp = _stamp(path)
-            if stamp == last and stamp != taken:  # unchanged since the last look: whoever wrote it has finished
-                taken = stamp
-                self.take_up(reload)
-            last = stamp
-
-    def take_up(self, reload: Callable[[], Config]) -> None:
-        """Take up what `reload` gives; where it raises ConfigError, nothing changes and one line says why."""
-        try:
-            new = reload()
-        except ConfigError as error:
-            self.bus.publish(ConfigRejected(str(self.config.path), error.problems))
-            return
-        except Exception as error:  # whatever is in the file, the mesh goes on
-            self.log.error("config.crashed", exc_info=error)
-            return
-        hot, restart = diff(self.config, new)
-        before = self.config.faults
-        self.config = replace(self.config, faults=new.faults)
-        self._arm()
-        for name in sorted(before.keys() | new.faults.keys()):
-            was, now = (name in rules and rules[name].enabled for rules in (before, new.faults))
-            if was != now:
-                self.bus.publish(FaultSwitched(name, now))
-        if hot or restart:
-            self.bus.publish(ConfigApplied(hot, restart))
+            service.boundary.admit(config.policy.admission)
+            service.faults.arm(config.faults)
 
     async def stop(self) -> None:
         """Drain and stop: readiness fails, answers say close, what is in flight finishes within `shutdown_grace`."""
@@ -208,7 +187,7 @@ class Mesh:
             return
         self.state = "draining"
         grace = self.config.mesh.shutdown_grace
-        self._stop_by = self._clock() + grace
+        self._stop_by = self.clock() + grace
         for boundary in self._control_boundary:
             boundary.draining = True
         for service in self.services.values():
@@ -229,7 +208,7 @@ class Mesh:
             return sum(boundary.in_flight for boundary in boundaries)
 
         async def quiet(until: float) -> None:
-            while busy() and self._clock() < until:  # noqa: ASYNC110  requests set no event for a stop's sake
+            while busy() and self.clock() < until:  # noqa: ASYNC110  requests set no event for a stop's sake
                 await asyncio.sleep(0.01)
 
         await quiet(self._stop_by - grace / 2)
@@ -272,11 +251,3 @@ def _claim(folder: Path) -> Callable[[], None]:
             f"another mesh uses the data folder {folder}; choose another with --set mesh.data=FOLDER"
         ) from error
     return lock.close
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino

@@ -41,6 +41,10 @@ class Inbound(Struct):
     deadline: float | None
     fault: str | None = None
 
+    def struck_by(self, fault: str) -> None:
+        """Note that `fault` acted on it."""
+        self.fault = fault if self.fault is None else f"{self.fault},{fault}"
+
     def trace(self) -> str:
         """The `traceparent` that goes along; a new one where none came in, made when it is first needed."""
         if self.traceparent is None:

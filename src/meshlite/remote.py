@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from meshlite import views
-from meshlite.config import Config, assignment, merge
+from meshlite.config import Config, assignment
+from meshlite.layers import merge
 from meshlite.terminal import (
     Paint,
     Screen,

@@ -18,7 +18,6 @@ from meshlite.context import Context
 from meshlite.errors import StartError
 from meshlite.events import Bus, ServiceMoved
 from meshlite.faults import Faults
-from meshlite.resilience.bulkhead import Bulkhead
 from meshlite.resilience.edge import Edge
 from meshlite.wire.boundary import Boundary
 from meshlite.wire.server import Listener
@@ -39,20 +38,12 @@ class Service:
         self, name: str, config: Config, *, bus: Bus, log: FilteringBoundLogger, clock: Callable[[], float]
     ) -> None:
         """Bind its port. Raises StartError."""
-        admission = config.policy.admission
         self.name = name
         self.state = "starting"
         self.reason = ""
         self.peers: dict[str, Edge] = {}
-        self.faults = Faults(name, config.mesh.seed)
-        self.boundary = Boundary(
-            name,
-            bus=bus,
-            log=log,
-            clock=clock,
-            faults=self.faults,
-            admission=None if admission is None else Bulkhead(admission.max_concurrent, admission.max_waiting, name),
-        )
+        self.faults = Faults(name, config.mesh.seed, headers=config.mesh.allow_header_faults)
+        self.boundary = Boundary(name, bus=bus, log=log, clock=clock, faults=self.faults)
         self._config = config
         self._bus = bus
         self._log = log.bind(service=name)

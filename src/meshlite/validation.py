@@ -33,6 +33,14 @@ class Fault:
         return ".".join(str(step) for step in self.path)
 
 
+class Invalid(Exception):
+    """A value is not what it is to be; `faults` is all that is wrong with it."""
+
+    def __init__(self, found: list[Fault]) -> None:
+        super().__init__("; ".join(f"{fault.dotted}: {fault.detail}" for fault in found))
+        self.faults = found
+
+
 def faults(value: object, kind: Any, path: Path = (), *, strict: bool = True) -> list[Fault]:
     """All that keeps `value` from being a `kind`; empty if nothing does. `strict` is msgspec's."""
     try:

@@ -10,10 +10,10 @@ import structlog
 from aiohttp import web
 from structlog.testing import LogCapture
 
-from meshlite.config import DelayFault
+from meshlite.config import AdmissionPolicy
 from meshlite.events import Bus, RequestCompleted
 from meshlite.faults import Faults
-from meshlite.resilience.bulkhead import Bulkhead
+from meshlite.rules import FaultRule
 from meshlite.wire.boundary import Boundary
 
 LEFT = "X-Envoy-Expected-Rq-Timeout-Ms"
@@ -56,8 +56,8 @@ async def house(aiohttp_server: Any) -> House:
     log = structlog.wrap_logger(None, processors=[LogCapture()])
     bus = Bus(lambda sink, error: pytest.fail(f"{sink}: {error}"))
     clock, faults = asyncio.get_running_loop().time, Faults("house", 0)
-    admission = Bulkhead(2, 10, "house")
-    boundary = Boundary("house", bus=bus, log=log, clock=clock, faults=faults, admission=admission)
+    boundary = Boundary("house", bus=bus, log=log, clock=clock, faults=faults)
+    boundary.admit(AdmissionPolicy(max_concurrent=2, max_waiting=10))
     house = House(boundary, faults)
     bus.subscribe(house.told.append)
     app = web.Application(middlewares=[boundary.middleware()])
@@ -106,7 +106,7 @@ async def test_a_delay_that_takes_all_the_time_leaves_nothing_to_begin(
     house: House, caller: dict[str, str], took: float
 ) -> None:
     """After a fault before the handler, work whose time has passed is not begun; the answer names the fault."""
-    house.faults.arm({"late": DelayFault(service="house", enabled=True, seconds=3.0)})
+    house.faults.arm({"late": FaultRule(service="house", kind="delay", enabled=True, seconds=3.0)})
     loop = asyncio.get_running_loop()
     start = loop.time()
     assert await house.get({**caller, LEFT: "500"}) == (504, "deadline-exceeded")
@@ -123,42 +123,29 @@ async def test_a_timeout_of_the_handlers_own_is_no_deadline(house: House) -> Non
 
 
 @pytest.mark.looptime
-async def test_an_admission_put_in_place_of_another_takes_nothing_from_it(house: House) -> None:
-    """Requests under way give their places back to the one they came through, whose queue drains."""
-    house.seconds = 1.0
-    old = house.boundary.admission
-    assert old is not None
-    tasks = await house.begin(5)
-    assert (old.in_use, old.waiting) == (2, 3)
-    house.boundary.admission = new = Bulkhead(1, 0, "house")
-    assert [status for status, _ in await asyncio.gather(*await house.begin(2))] == [200, 503]
-    assert [status for status, _ in await asyncio.gather(*tasks)] == [200] * 5
-    assert (old.in_use, old.waiting, new.in_use) == (0, 0, 0)
-
-
-@pytest.mark.looptime
 async def test_an_admission_switched_off_lets_all_in_who_wait(house: House) -> None:
     """And on again: those who are in are no concern of the new one."""
     house.seconds = 1.0
     old = house.boundary.admission
     assert old is not None
     tasks = await house.begin(5)
-    house.boundary.admission = None
+    house.boundary.admit(None)
     tasks += await house.begin(3)
     assert house.begun == 8
-    house.boundary.admission = Bulkhead(1, 0, "house")
+    house.boundary.admit(AdmissionPolicy(max_concurrent=1, max_waiting=0))
     tasks += await house.begin(1)
     assert [status for status, _ in await asyncio.gather(*tasks)] == [200] * 9
+    assert house.boundary.admission is not None
     assert (old.in_use, house.boundary.admission.in_use) == (0, 0)
 
 
 @pytest.mark.looptime
 async def test_an_admission_made_larger_lets_in_at_once(house: House) -> None:
-    """`resize` on the one that is there."""
+    """Whoever waits."""
     house.seconds = 1.0
     assert house.boundary.admission is not None
     tasks = await house.begin(5)
-    house.boundary.admission.resize(4, 0)
+    house.boundary.admit(AdmissionPolicy(max_concurrent=4, max_waiting=0))
     await asyncio.sleep(0.1)
     assert house.begun == 4
     assert [status for status, _ in await asyncio.gather(*tasks)] == [200] * 5

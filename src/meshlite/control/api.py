@@ -1,28 +1,42 @@
-"""The control plane over HTTP."""
+"""The control plane over HTTP: the services and their edges, the config, the log, and what is to become of them."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from typing import Any, Literal
 
 from aiohttp import web
 from msgspec import Struct
 
 from meshlite import __version__
-from meshlite.config import EdgePolicy
+from meshlite.config import EDGES, SERVICES, EdgePolicy, flat, sources
+from meshlite.control import faults  # noqa: F401  its routes
+from meshlite.control.base import FEED, LINES, MESH, RATES, Lines, routes, unknown
+from meshlite.control.feed import KINDS, Feed
 from meshlite.control.guard import make_guard
+from meshlite.control.rates import Rate, Rates
+from meshlite.errors import StartError
 from meshlite.mesh import Mesh
-from meshlite.wire.messages import reply
-from meshlite.wire.routes import Routes
+from meshlite.resilience.edge import Edge
+from meshlite.service import Service
+from meshlite.wire.messages import Text, body, query, reply
+from meshlite.wire.problems import Problem
 
-MESH = web.AppKey("mesh", Mesh)
-routes = Routes("meshlite control", "What is running, and how it fares.")
+_CHANGES = ("foreign-origin",)
+_OF_BODIES = ("body-too-large", "unsupported-media-type", "invalid-fields")
 
 
 class ServiceView(Struct, frozen=True):
-    """A service: where it is, and whether it takes requests."""
+    """A service: where it is, whether it takes requests (and if not, why), and its last ten seconds."""
 
     name: str
     url: str
     state: str
+    reason: str | None
     in_flight: int
+    rate: float
+    error_rate: float
+    p99_ms: float | None
 
 
 class ServiceList(Struct, frozen=True):
@@ -32,24 +46,42 @@ class ServiceList(Struct, frozen=True):
 
 
 class BreakerView(Struct, frozen=True):
-    """A breaker: its state, why, and in how many seconds it lets a call in (null: now, or nobody knows)."""
+    """A breaker: its state, why, since how many seconds; `retry_after` those until a call gets in, null where none."""
 
     key: str
     state: str
     reason: str
+    age: float
     retry_after: float | None
+    consecutive_failures: int
+    probes: int
+    probe_successes: int
+    opened: int
+    in_flight: int
+    total_successes: int
+    total_failures: int
+    total_ignored: int
+    total_refused: int
 
 
 class EdgeView(Struct, frozen=True):
-    """An edge: its policy in force (null: switched off), its breakers, what is under way, attempts per request."""
+    """An edge: its policy in force (null: switched off), its breakers, what is under way, its last ten seconds.
+
+    `amplification` is attempts per call.
+    """
 
     caller: str
     callee: str
     policy: EdgePolicy
+    mode: str
     breakers: list[BreakerView]
     in_flight: int
     waiting: int
     amplification: float
+    rate: float
+    error_rate: float
+    refused_rate: float
+    p99_ms: float | None
 
 
 class EdgeList(Struct, frozen=True):
@@ -58,30 +90,230 @@ class EdgeList(Struct, frozen=True):
     edges: list[EdgeView]
 
 
+class NewMode(Struct, frozen=True, forbid_unknown_fields=True):
+    """The mode of an edge's breakers."""
+
+    mode: Literal["auto", "forced_open", "disabled", "metrics_only"]
+
+
+class ResetReport(Struct, frozen=True):
+    """What was switched off, closed and started."""
+
+    faults: list[str]
+    breakers: list[str]
+    services: list[str]
+
+
+class ConfigValue(Struct, frozen=True):
+    """A value in force, and where it came from: "default", "file", "flag" or "api"."""
+
+    key: str
+    value: Any
+    source: str
+
+
+class ConfigView(Struct, frozen=True):
+    """All values in force, the file they were read from, and the keys whose new values wait for a restart."""
+
+    config: list[ConfigValue]
+    file: str | None
+    needs_restart: list[str]
+
+
+class LogQuery(Struct, frozen=True):
+    """The last so many lines, of one service, of one event, of at least a level."""
+
+    limit: int = 100
+    service: Text | None = None
+    event: Text | None = None
+    level: Literal["debug", "info", "warning", "error"] = "debug"
+
+
+class LogList(Struct, frozen=True):
+    """Lines of the log, the newest first."""
+
+    logs: list[dict[str, Any]]
+
+
+def _service(request: web.Request, service: Service, rates: dict[str, Rate]) -> ServiceView:
+    rate = rates.get(service.name, Rate())
+    return ServiceView(
+        name=service.name,
+        url=service.url,
+        state=service.state,
+        reason=service.reason or None,
+        in_flight=service.boundary.in_flight,
+        rate=rate.rate,
+        error_rate=rate.error_rate,
+        p99_ms=rate.p99_ms,
+    )
+
+
+def _edge(edge: Edge, rates: dict[str, Rate]) -> EdgeView:
+    rate = rates.get(edge.name, Rate())
+    return EdgeView(
+        caller=edge.caller,
+        callee=edge.callee,
+        policy=edge.policy,
+        mode=edge.mode,
+        breakers=[_breaker(key, breaker.snapshot()) for key, breaker in edge.breakers()],
+        in_flight=edge.in_flight,
+        waiting=edge.waiting,
+        amplification=round(edge.amplification, 3),
+        rate=rate.rate,
+        error_rate=rate.error_rate,
+        refused_rate=rate.refused_rate,
+        p99_ms=rate.p99_ms,
+    )
+
+
+def _breaker(key: str, now: Any) -> BreakerView:
+    return BreakerView(
+        key=key,
+        **{name: getattr(now, name) for name in BreakerView.__struct_fields__ if name != "key"},
+    )
+
+
 @routes.add("GET", "/api/services", "List the services", {200: ServiceList})
 async def list_services(request: web.Request) -> web.Response:
-    services = request.app[MESH].services.values()
-    return reply(ServiceList([ServiceView(s.name, s.url, s.state, s.boundary.in_flight) for s in services]))
+    rates = request.app[RATES].now()
+    return reply(ServiceList([_service(request, service, rates) for service in request.app[MESH].services.values()]))
+
+
+@routes.add(
+    "POST",
+    "/api/services/{name}/{action}",
+    "Stop it (what is in flight may finish), kill it (nothing may), start it, or stop and start it",
+    {200: ServiceView},
+    path_types={"name": Literal["users", "orders", "inventory"], "action": Literal["start", "stop", "kill", "restart"]},
+    problems=(*_CHANGES, "not-found", "not-started"),
+)
+async def command_service(request: web.Request) -> web.Response:
+    mesh, name, action = request.app[MESH], request.match_info["name"], request.match_info["action"]
+    commands = {
+        "start": mesh.start_service,
+        "stop": mesh.stop_service,
+        "kill": mesh.kill_service,
+        "restart": mesh.restart_service,
+    }
+    if name not in SERVICES:
+        raise unknown("service", name, SERVICES)
+    if action not in commands:
+        raise unknown("action", action, commands)
+    try:
+        await commands[action](name)
+    except StartError as error:
+        raise Problem("not-started", str(error)) from error
+    return reply(_service(request, mesh.services[name], request.app[RATES].now()))
 
 
 @routes.add("GET", "/api/edges", "List the edges, with their policies and breakers", {200: EdgeList})
 async def list_edges(request: web.Request) -> web.Response:
-    return reply(
-        EdgeList(
-            [
-                EdgeView(
-                    edge.caller,
-                    edge.callee,
-                    edge.policy,
-                    [BreakerView(key, str(b.state), b.reason, b.retry_after) for key, b in edge.breakers()],
-                    edge.in_flight,
-                    edge.waiting,
-                    round(edge.amplification, 3),
-                )
-                for edge in request.app[MESH].edges.values()
-            ]
-        )
-    )
+    rates = request.app[RATES].now()
+    return reply(EdgeList([_edge(edge, rates) for edge in request.app[MESH].edges.values()]))
+
+
+_OF_EDGE: dict[str, Any] = {
+    "path_types": {"caller": Literal["users", "orders"], "callee": Literal["users", "orders", "inventory"]},
+    "problems": ("malformed-request", *_CHANGES, "not-found", "no-breaker", *_OF_BODIES),
+}
+
+
+def _of(request: web.Request) -> Edge:
+    caller, callee = request.match_info["caller"], request.match_info["callee"]
+    edge = request.app[MESH].edges.get((caller, callee))
+    if edge is None:
+        raise unknown("edge", f"{caller}→{callee}", [f"{caller}→{callee}" for caller, callee in EDGES])
+    return edge
+
+
+@routes.add(
+    "PUT",
+    "/api/edges/{caller}/{callee}/breaker",
+    "Set the mode of an edge's breakers",
+    {200: EdgeView},
+    body=NewMode,
+    **_OF_EDGE,
+)
+async def set_breaker(request: web.Request) -> web.Response:
+    edge = _of(request)
+    new = await body(request, NewMode)
+    try:
+        edge.set_mode(new.mode)
+    except ValueError as error:
+        raise Problem("no-breaker", str(error)) from error
+    return reply(_edge(edge, request.app[RATES].now()))
+
+
+@routes.add(
+    "POST", "/api/edges/{caller}/{callee}/breaker/reset", "Close an edge's breakers", {200: EdgeView}, **_OF_EDGE
+)
+async def reset_breaker(request: web.Request) -> web.Response:
+    edge = _of(request)
+    edge.reset()
+    return reply(_edge(edge, request.app[RATES].now()))
+
+
+@routes.add(
+    "POST",
+    "/api/reset",
+    "All faults off, all breakers closed, all services started",
+    {200: ResetReport},
+    problems=(*_CHANGES, "not-started"),
+)
+async def reset(request: web.Request) -> web.Response:
+    mesh = request.app[MESH]
+    switched = [name for name, rule in mesh.config.faults.items() if rule.enabled]
+    for name in switched:
+        mesh.inforce.edit(name, {"enabled": False})
+    started = [name for name, service in mesh.services.items() if service.state != "running"]
+    for name in started:
+        try:
+            await mesh.start_service(name)
+        except StartError as error:
+            raise Problem("not-started", str(error)) from error
+    closed = []
+    for edge in mesh.edges.values():
+        if edge.mode != "auto" or any(not breaker.pristine for _, breaker in edge.breakers()):
+            closed.append(edge.name)
+        edge.reset()
+    return reply(ResetReport(switched, closed, started))
+
+
+@routes.add("GET", "/api/config", "The config in force, and where each value came from", {200: ConfigView})
+async def get_config(request: web.Request) -> web.Response:
+    mesh = request.app[MESH]
+    config, origin = mesh.config, sources(mesh.config)
+    values = [
+        ConfigValue(key, "hidden" if key == "control.token" and value else value, origin[key])
+        for key, value in flat(config).items()
+    ]
+    return reply(ConfigView(values, str(config.path) if config.path else None, list(mesh.inforce.waiting)))
+
+
+_LEVELS = ("debug", "info", "warning", "error")
+
+
+@routes.add(
+    "GET", "/api/logs", "The last lines of the log", {200: LogList}, query=LogQuery, problems=("invalid-fields",)
+)
+async def list_logs(request: web.Request) -> web.Response:
+    asked = query(request, LogQuery)
+    found: list[dict[str, Any]] = []
+    for line in request.app[LINES]():
+        if asked.service is not None and line.get("service") != asked.service:
+            continue
+        if asked.event is not None and line.get("event") != asked.event:
+            continue
+        if _LEVELS.index(line["level"]) >= _LEVELS.index(asked.level):
+            found.append(dict(line))
+        if len(found) >= asked.limit:
+            break
+    return reply(LogList(found))
+
+
+async def events(request: web.Request) -> web.StreamResponse:
+    return await request.app[FEED].serve(request)
 
 
 async def metrics(request: web.Request) -> web.Response:
@@ -89,14 +321,33 @@ async def metrics(request: web.Request) -> web.Response:
     for edge in mesh.edges.values():  # time alone moves a breaker too, and no event tells of it until somebody looks
         for key, breaker in edge.breakers():
             mesh.metrics.breaker(edge.caller, edge.callee, key, str(breaker.state))
-    body = mesh.metrics.exposition()
-    return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+    return web.Response(
+        body=mesh.metrics.exposition(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+    )
 
 
-def create_app(mesh: Mesh) -> tuple[web.Application, Callable[[web.Request], None]]:
-    """The control app of `mesh`, and the guard at its door."""
+async def _sampling(app: web.Application) -> AsyncIterator[None]:
+    """Rates are sampled, and told to the feed, for as long as the app runs."""
+
+    def tell(rates: dict[str, Rate]) -> None:
+        if rates:
+            app[FEED].tell("requests.summarized", {"rates": rates})
+
+    task = asyncio.create_task(app[RATES].run(tell), name="rates")
+    yield
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+def create_app(mesh: Mesh, lines: Lines = tuple) -> tuple[web.Application, Callable[[web.Request], None]]:
+    """The control app of `mesh`, and the guard at its door. `lines` gives the log's last lines, the newest first."""
     app = web.Application()
-    app[MESH] = mesh
+    app[MESH], app[FEED], app[LINES] = mesh, Feed(), lines
+    app[RATES] = Rates(mesh.metrics.tallies, mesh.clock)
+    mesh.bus.subscribe(app[FEED].hear, *KINDS)
+    app.cleanup_ctx.append(_sampling)
     app.router.add_get("/metrics", metrics)
+    app.router.add_get("/api/events", events)
     routes.mount(app, lambda: mesh.state, __version__)
     return app, make_guard(mesh.config)

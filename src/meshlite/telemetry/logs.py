@@ -7,7 +7,8 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
@@ -18,6 +19,7 @@ from meshlite.events import (
     PROBES,
     BreakerMoved,
     ConfigApplied,
+    ConfigDeferred,
     ConfigRejected,
     Fact,
     FaultSwitched,
@@ -144,40 +146,79 @@ def _for_people(colors: bool) -> structlog.typing.Processor:
     return encoded
 
 
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+class Recent:
+    """The last lines of a log, in memory."""
+
+    def __init__(self, size: int = 1_000) -> None:
+        self.entries: deque[tuple[str, RequestCompleted] | EventDict] = deque(maxlen=size)
+
+    def note(self, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        """Keep a line on its way to the renderer: a processor for structlog."""
+        self.entries.append(dict(event))
+        return event
+
+    def lines(self) -> Iterator[Mapping[str, Any]]:
+        """Each line as what it says, the newest first."""
+        for entry in reversed(tuple(self.entries)):
+            if isinstance(entry, tuple):
+                stamp, fact = entry
+                yield {"timestamp": stamp, "level": "info", "event": fact.name, **msgspec.to_builtins(fact)}
+            else:
+                yield entry
+
+
 class Log(NamedTuple):
-    """A log: what writes to it, what writes a request's line to it, and the writer behind both, to be closed."""
+    """A log: what writes to it, what writes a request's line to it, and the writer behind both, to be closed.
+
+    `set_level` changes the least that is written; `recent` are the last lines, as what they say.
+    """
 
     logger: FilteringBoundLogger
     access: Callable[[RequestCompleted], None]
     writer: Writer
+    set_level: Callable[[str], None]
+    recent: "Recent"
 
 
 def make(stream: BinaryIO, style: str, level: str, *, colors: bool = False) -> Log:
     """A log onto `stream`: `style` is "console" or "json", `level` the least that is written, such as "info"."""
-    writer, now, least = Writer(stream), _wall_clock(), logging.getLevelNamesMapping()[level.upper()]
+    writer, now, recent = Writer(stream), _wall_clock(), Recent()
+    least = 0
+
+    def set_level(level: str) -> None:
+        nonlocal least
+        least = _LEVELS[level]
 
     def stamp(_: WrappedLogger, name: str, event: EventDict) -> EventDict:
-        return {"timestamp": now(), "level": "error" if name == "exception" else name, **event}
+        level = "error" if name == "exception" else name
+        if _LEVELS[level] < least:
+            raise structlog.DropEvent
+        return {"timestamp": now(), "level": level, **event}
 
     render: list[structlog.typing.Processor] = (
         [_for_people(colors)] if style == "console" else [structlog.processors.JSONRenderer(serializer=_encode)]
     )
     logger: FilteringBoundLogger = structlog.wrap_logger(
         _BytesSink(writer.write),
-        processors=[stamp, structlog.processors.format_exc_info, *render],
-        wrapper_class=structlog.make_filtering_bound_logger(least),
+        processors=[stamp, structlog.processors.format_exc_info, recent.note, *render],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         context_class=dict,
         cache_logger_on_first_use=True,
     ).bind()
-    encode, write = msgspec.json.Encoder().encode, writer.write
+    encode, write, keep = msgspec.json.Encoder().encode, writer.write, recent.entries.append
 
     def access(fact: RequestCompleted) -> None:  # directly: through structlog a line would cost five times as much
-        head = f'{{"timestamp":"{now()}","level":"info","event":"request.completed",'
-        write(head.encode() + encode(fact)[1:])
+        if least > logging.INFO:
+            return
+        stamp = now()
+        keep((stamp, fact))
+        write(f'{{"timestamp":"{stamp}","level":"info","event":"request.completed",'.encode() + encode(fact)[1:])
 
-    if least > logging.INFO:
-        return Log(logger, lambda _: None, writer)
-    return Log(logger, access if style == "json" else through(logger), writer)
+    set_level(level)
+    return Log(logger, access if style == "json" else through(logger), writer, set_level, recent)
 
 
 def through(logger: FilteringBoundLogger) -> Callable[[RequestCompleted], None]:
@@ -221,10 +262,11 @@ def sink(log: FilteringBoundLogger, access: Callable[[RequestCompleted], None]) 
                 why = {"reason": fact.reason} if fact.reason else {}
                 level(fact.name, service=fact.service, state=fact.state, url=fact.url, **why)
             case FaultSwitched():
-                log.warning(fact.name, fault=fact.fault, enabled=fact.enabled)
+                log.warning(fact.name, fault=fact.fault, enabled=fact.enabled, by=fact.by)
             case ConfigApplied():
-                level = log.warning if fact.restart else log.info
-                level(fact.name, changed=list(fact.changed), needs_restart=list(fact.restart))
+                log.info(fact.name, changed=list(fact.changed), by=fact.by)
+            case ConfigDeferred():
+                log.warning(fact.name, needs_restart=list(fact.needs_restart))
             case ConfigRejected():
                 log.error(fact.name, path=fact.path, problems="; ".join(fact.problems))
             case _:

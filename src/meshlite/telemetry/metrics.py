@@ -1,13 +1,36 @@
 """Prometheus metrics: requests by service and route, calls by edge and outcome, breaker states. Children are cached."""
 
+from operator import add
+from typing import NamedTuple
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import generate_latest
 
-from meshlite.events import BreakerMoved, CallCompleted, Fact, RequestCompleted
+from meshlite.events import PROBES, BreakerMoved, CallCompleted, Fact, RequestCompleted
 from meshlite.telemetry.histogram import Child, Durations
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 BREAKER_STATES = ("closed", "open", "half_open", "forced_open", "disabled", "metrics_only")
+
+
+REFUSED = frozenset({"circuit_open", "bulkhead_full", "retry_budget"})
+
+
+class Tally(NamedTuple):
+    """What was counted of a service's requests, or of an edge's calls, since the start."""
+
+    total: int
+    failed: int
+    """5xx answers; calls that ended in an error, refusals among them."""
+    refused: int
+    """Calls that a policy of the caller's own side refused."""
+    counts: tuple[int, ...]
+    """By bucket of the durations."""
+
+    def minus(self, before: "Tally") -> "Tally":
+        """What came since `before`."""
+        counts = tuple(now - then for now, then in zip(self.counts, before.counts, strict=True))
+        return Tally(self.total - before.total, self.failed - before.failed, self.refused - before.refused, counts)
 
 
 class Metrics:
@@ -78,6 +101,26 @@ class Metrics:
         children[0].observe(fact.seconds)
         children[1].inc(fact.attempts)
 
+    def tallies(self) -> dict[str, Tally]:
+        """By service, and by edge as "caller→callee"; probes left out."""
+        found: dict[str, Tally] = {}
+        for (service, route, _, kind), child in self._of_request.items():
+            if route not in PROBES:
+                _add(found, service, child, failed=kind == 5, refused=False)
+        for (caller, callee, outcome), (child, _) in self._of_call.items():
+            failed = outcome not in ("ok", "cancelled")
+            _add(found, f"{caller}→{callee}", child, failed=failed, refused=outcome in REFUSED)
+        return found
+
     def exposition(self) -> bytes:
         """The text that Prometheus reads."""
         return generate_latest(self._registry)
+
+
+def _add(found: dict[str, Tally], name: str, child: Child, *, failed: bool, refused: bool) -> None:
+    total, seen = sum(child.counts), found.get(name)
+    tally = Tally(total, total * failed, total * refused, tuple(child.counts))
+    if seen is not None:
+        counts = tuple(map(add, seen.counts, tally.counts))
+        tally = Tally(seen.total + total, seen.failed + tally.failed, seen.refused + tally.refused, counts)
+    found[name] = tally

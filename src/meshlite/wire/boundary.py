@@ -12,15 +12,19 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from meshlite import propagation
+from meshlite.config import AdmissionPolicy
 from meshlite.errors import BulkheadFullError, CallError, StorageError
-from meshlite.events import PROBES, Bus, RequestCompleted
+from meshlite.events import PROBES, READINESS, Bus, RequestCompleted
 from meshlite.faults import HEADER, Faults, strike
+from meshlite.harm import harm
 from meshlite.resilience.bulkhead import Bulkhead
 from meshlite.resilience.deadline import way_back
+from meshlite.wire.messages import reply
 from meshlite.wire.problems import Problem, from_http, unavailable
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 CLIENT_CLOSED_REQUEST = 499
+_TOO_LATE = "its time passed before it could be begun"
 
 
 class Boundary:
@@ -37,7 +41,6 @@ class Boundary:
         log: structlog.typing.FilteringBoundLogger,
         clock: Callable[[], float],
         faults: Faults | None = None,
-        admission: Bulkhead | None = None,
         guard: Callable[[web.Request], None] | None = None,
     ) -> None:
         self.service = service
@@ -49,21 +52,21 @@ class Boundary:
         self._clock = clock
         self._faults = faults
         self._guard = guard
-        self._admission = admission
+        self.admission: Bulkhead | None = None
 
-    @property
-    def admission(self) -> Bulkhead | None:
-        """The bulkhead at the door, None where everyone is let in; `resize` it, or put another in its place.
+    def admit(self, policy: AdmissionPolicy | None) -> None:
+        """Go by `policy` from now on; None lets everybody in, those who wait too.
 
-        Who came in through one gives his place back to that one. Setting None lets all in who wait.
+        Who came in through one bulkhead gives his place back to that one.
         """
-        return self._admission
-
-    @admission.setter
-    def admission(self, admission: Bulkhead | None) -> None:
-        if admission is None and self._admission is not None:
-            self._admission.open()
-        self._admission = admission
+        if policy is None:
+            if self.admission is not None:
+                self.admission.open()
+            self.admission = None
+        elif self.admission is None:
+            self.admission = Bulkhead(policy.max_concurrent, policy.max_waiting, self.service)
+        else:
+            self.admission.resize(policy.max_concurrent, policy.max_waiting)
 
     def middleware(self) -> Middleware:
         """What goes into `web.Application.middlewares`, outermost."""
@@ -83,14 +86,11 @@ class Boundary:
                     if self._guard is not None:
                         self._guard(request)
                     if route in PROBES:
-                        response = await handler(request)
+                        response = await self._probed(request, handler, inbound, route)
                     else:
                         response = await self._admitted(request, handler, inbound, route)
-                except (Problem, web.HTTPException, CallError, StorageError) as error:
-                    response = self._explained(error, request)
-                except Exception:
-                    self._log.exception("request.crashed", service=service, route=route, request_id=inbound.request_id)
-                    response = Problem("internal", "the service failed; its log says more").response()
+                except Exception as error:
+                    response = self._explained(error, request, inbound, route)
                 status = response.status
                 headers = response.headers
                 headers[propagation.REQUEST_ID] = inbound.request_id
@@ -123,37 +123,38 @@ class Boundary:
     ) -> web.StreamResponse:
         if self.refusing and inbound.caller == "external":
             raise Problem("draining", "the mesh is stopping", retry_after=1.0)
-        admission = self._admission
+        admission = self.admission
         if admission is not None and not admission.try_acquire():
             await self._queue(admission, inbound)
         try:
-            if inbound.deadline is None:
-                return await self._struck(request, handler, inbound, route)
-            if inbound.caller == "external":
-                return await self._cut(request, handler, inbound, route, inbound.deadline)
-            return await self._struck(request, self._in_time(handler, inbound.deadline), inbound, route)
+            if inbound.deadline is not None:
+                if self._clock() >= inbound.deadline:
+                    raise Problem("deadline-exceeded", _TOO_LATE)
+                if inbound.caller == "external":
+                    return await self._cut(request, handler, inbound, route, inbound.deadline)
+            if self._faults is not None and self._faults.watching:
+                return await self._struck(self._faults, request, handler, inbound, route)
+            return await handler(request)
         finally:
             if admission is not None:
                 admission.release()
 
     async def _struck(
-        self, request: web.Request, handler: Handler, inbound: propagation.Inbound, route: str
+        self, faults: Faults, request: web.Request, handler: Handler, inbound: propagation.Inbound, route: str
     ) -> web.StreamResponse:
-        if self._faults is not None and self._faults.armed:
-            hits = self._faults.hits(inbound.caller, route, request.path)
-            if hits:
-                return await strike(hits, handler, request, inbound)
-        return await handler(request)
+        hits = faults.hits(request, inbound, route)
+        if not hits:
+            return await handler(request)
 
-    def _in_time(self, handler: Handler, deadline: float) -> Handler:
-        """`handler`, but not once the deadline has passed: whatever came before it has taken all the time."""
+        async def answered(request: web.Request) -> web.StreamResponse:
+            try:  # a refusal is an answer too, and can be late or lost like any other
+                if inbound.deadline is not None and self._clock() >= inbound.deadline:
+                    raise Problem("deadline-exceeded", _TOO_LATE)
+                return await handler(request)
+            except Exception as error:
+                return self._explained(error, request, inbound, route)
 
-        def begun(request: web.Request) -> Awaitable[web.StreamResponse]:
-            if self._clock() >= deadline:
-                raise Problem("deadline-exceeded", "its time passed before it could be begun")
-            return handler(request)
-
-        return begun
+        return await strike(hits, answered, request, inbound, harm)
 
     async def _cut(
         self, request: web.Request, handler: Handler, inbound: propagation.Inbound, route: str, deadline: float
@@ -167,11 +168,22 @@ class Boundary:
         inbound.deadline = deadline - way_back(left)
         try:
             async with asyncio.timeout(left) as time:
-                return await self._struck(request, self._in_time(handler, deadline), inbound, route)
+                if self._faults is not None and self._faults.watching:
+                    return await self._struck(self._faults, request, handler, inbound, route)
+                return await handler(request)
         except TimeoutError as error:
             if not time.expired():
                 raise
             raise Problem("deadline-exceeded", "its time passed while it was at work") from error
+
+    async def _probed(
+        self, request: web.Request, handler: Handler, inbound: propagation.Inbound, route: str
+    ) -> web.StreamResponse:
+        """No fault strikes a probe, but for the one that is about readiness itself."""
+        if route == READINESS and self._faults is not None and (name := self._faults.unready) is not None:
+            inbound.struck_by(name)
+            return reply({"status": "unready"}, 503)
+        return await handler(request)
 
     async def _queue(self, admission: Bulkhead, inbound: propagation.Inbound) -> None:
         patience = None if inbound.deadline is None else inbound.deadline - self._clock()
@@ -179,11 +191,14 @@ class Boundary:
             await admission.acquire(patience)
         except BulkheadFullError as error:
             if patience is not None and inbound.deadline is not None and self._clock() >= inbound.deadline:
-                raise Problem("deadline-exceeded", "its time passed before it could be begun") from error
+                raise Problem("deadline-exceeded", _TOO_LATE) from error
             shed = {propagation.OVERLOADED: "true"}
             raise Problem("overloaded", "too many requests at once", retry_after=1.0, headers=shed) from error
 
-    def _explained(self, error: Exception, request: web.Request) -> web.Response:
+    def _explained(
+        self, error: Exception, request: web.Request, inbound: propagation.Inbound, route: str
+    ) -> web.Response:
+        """The answer that says what went wrong."""
         match error:
             case Problem():
                 return error.response()
@@ -195,4 +210,9 @@ class Boundary:
                 return Problem("storage-unavailable", detail, retry_after=1.0).response()
             case web.HTTPException() if error.status >= 400:
                 return from_http(error, request).response()
-        raise error
+            case web.HTTPException():
+                raise error
+        self._log.error(
+            "request.crashed", service=self.service, route=route, request_id=inbound.request_id, exc_info=error
+        )
+        return Problem("internal", "the service failed; its log says more").response()

@@ -36,6 +36,8 @@ TYPES: dict[str, tuple[int, str]] = {
     "reservation-differs": (409, "The reservation holds other items"),
     "reservation-released": (409, "The reservation has been released"),
     "not-cancellable": (409, "The order cannot be cancelled"),
+    "no-breaker": (409, "The edge has no breaker"),
+    "not-started": (409, "The service cannot be started"),
     "idempotency-in-progress": (409, "The first request with this idempotency key is still at work"),
     # what is not to be had at the moment
     "dependency-unavailable": (503, "A service that is needed cannot be used"),

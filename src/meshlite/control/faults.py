@@ -1,0 +1,132 @@
+"""Faults over the control plane: what there are, which are on, and changing them."""
+
+from typing import Any
+
+import msgspec
+from aiohttp import web
+from msgspec import Struct
+
+from meshlite.config import Name
+from meshlite.control.base import MESH, routes, unknown
+from meshlite.faults import Fault
+from meshlite.mesh import Mesh
+from meshlite.rules import FaultRule
+from meshlite.validation import Fault as Wrong
+from meshlite.validation import Invalid
+from meshlite.wire.messages import body, reply
+from meshlite.wire.problems import invalid
+
+_PROBLEMS = ("malformed-request", "foreign-origin", "body-too-large", "unsupported-media-type", "invalid-fields")
+
+
+class FaultView(Struct, frozen=True):
+    """A fault: its rule, where that came from, its matches and hits, requests it holds, seconds until it goes."""
+
+    name: str
+    enabled: bool
+    source: str
+    matches: int
+    hits: int
+    active: int
+    remaining: float | None
+    rule: dict[str, Any]
+
+
+class FaultList(Struct, frozen=True):
+    """All faults, on or off."""
+
+    faults: list[FaultView]
+
+
+def view(mesh: Mesh, name: str) -> FaultView:
+    """What is to be said of one fault."""
+    rule = mesh.config.faults[name]
+    armed: Fault | None = next(
+        (fault for fault in mesh.services[rule.service].faults.armed if fault.name == name), None
+    )
+    return FaultView(
+        name=name,
+        enabled=rule.enabled,
+        source=mesh.config.layers.source(f"faults.{name}") or "default",
+        matches=armed.matches if armed else 0,
+        hits=armed.hits if armed else 0,
+        active=armed.active if armed else 0,
+        remaining=mesh.inforce.remaining(name),
+        rule={"phase": "response" if rule.late(rule.kind) else "request", **msgspec.to_builtins(rule)},
+    )
+
+
+@routes.add("GET", "/api/faults", "List the faults", {200: FaultList})
+async def list_faults(request: web.Request) -> web.Response:
+    mesh = request.app[MESH]
+    return reply(FaultList([view(mesh, name) for name in mesh.config.faults]))
+
+
+@routes.add(
+    "PUT",
+    "/api/faults/{name}",
+    "Make a fault, or put another in its place",
+    {200: FaultView, 201: FaultView},
+    body=FaultRule,
+    path_types={"name": Name},
+    problems=_PROBLEMS,
+)
+async def put_fault(request: web.Request) -> web.Response:
+    mesh, name, table = request.app[MESH], request.match_info["name"], await _table(request)
+    is_new = name not in mesh.config.faults
+    try:
+        mesh.inforce.put(name, table)
+    except Invalid as error:
+        raise _refused(error, name) from error
+    return reply(view(mesh, name), 201 if is_new else 200)
+
+
+@routes.add(
+    "PATCH",
+    "/api/faults/{name}",
+    "Change some keys of a fault; null takes one back",
+    {200: FaultView},
+    body=dict[str, Any],
+    path_types={"name": Name},
+    problems=(*_PROBLEMS, "not-found"),
+)
+async def patch_fault(request: web.Request) -> web.Response:
+    mesh, name, keys = request.app[MESH], request.match_info["name"], await _table(request)
+    if name not in mesh.config.faults:
+        raise unknown("fault", name, mesh.config.faults)
+    try:
+        mesh.inforce.edit(name, keys)
+    except Invalid as error:
+        raise _refused(error, name) from error
+    return reply(view(mesh, name))
+
+
+@routes.add(
+    "DELETE",
+    "/api/faults/{name}",
+    "Remove a fault; whom it holds goes on",
+    {204: None},
+    path_types={"name": Name},
+    problems=("foreign-origin", "not-found"),
+)
+async def delete_fault(request: web.Request) -> web.Response:
+    mesh, name = request.app[MESH], request.match_info["name"]
+    if name not in mesh.config.faults:
+        raise unknown("fault", name, mesh.config.faults)
+    mesh.inforce.edit(name, None)
+    return web.Response(status=204)
+
+
+async def _table(request: web.Request) -> dict[str, Any]:
+    """The body, an object, or none at all. Raises Problem."""
+    table: dict[str, Any] = await body(request, dict[str, Any]) if request.can_read_body else {}
+    return table
+
+
+def _refused(error: Invalid, name: str) -> Exception:
+    """The faults found, with their places in the body; a wrong name is the path's."""
+    found = []
+    for fault in error.faults:
+        path = fault.path[2:] if fault.path[:2] == ("faults", name) else fault.path
+        found.append(Wrong(path, fault.detail))
+    return invalid(found)
