@@ -24,12 +24,8 @@ def _longer_inside(place: str, policy: EdgePolicy, above: str, outer: EdgePolicy
     waits = outer.attempt_timeout
     if waits is None or (policy.timeout is not None and policy.timeout <= waits):
         return []
-    return [
-        (
-            f"{place}.timeout: {_seconds(policy.timeout)} is longer than the {waits} s that an attempt on "
-            f"{above} waits for it: the outer breaker would see the failure first"
-        )
-    ]
+    than = f"{_seconds(policy.timeout)} is longer than the {waits} s that an attempt on {above} waits for it"
+    return [f"{place}.timeout: {than}: the outer breaker would see the failure first"]
 
 
 def _multiplied(place: str, policy: EdgePolicy, above: str, outer: EdgePolicy) -> list[str]:
@@ -37,12 +33,9 @@ def _multiplied(place: str, policy: EdgePolicy, above: str, outer: EdgePolicy) -
     if product <= AMPLIFICATION:
         return []
     callee = place.rpartition(".")[2]
-    return [
-        (
-            f"{place}.retry.attempts: {_attempts(policy)}, for each of the {_attempts(outer)} attempts on {above}: one "
-            f"request can become {product} at {callee}, more than {AMPLIFICATION}: retry on one of the two"
-        )
-    ]
+    each = f"{_attempts(policy)}, for each of the {_attempts(outer)} attempts on {above}"
+    become = f"one request can become {product} at {callee}, more than {AMPLIFICATION}"
+    return [f"{place}.retry.attempts: {each}: {become}: retry on one of the two"]
 
 
 def _cut_short(place: str, policy: EdgePolicy) -> list[str]:
