@@ -191,6 +191,35 @@ async def test_retries_can_be_switched_off_and_on_under_a_call(edge: MakeEdge, c
     assert len(callee.requests) == 4
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "error"),
+    [
+        ({}, {"breaker": ONE}, CircuitOpenError),
+        ({"breaker": ONE}, {"breaker": None}, None),
+        ({}, {"bulkhead": BulkheadPolicy(max_concurrent=1)}, BulkheadFullError),
+        ({}, {"attempt_timeout": 0.1}, CallTimedOut),
+    ],
+)
+@pytest.mark.looptime
+async def test_the_next_attempt_of_a_call_goes_by_the_new_policy(
+    edge: MakeEdge, callee: Callee, before: dict[str, Any], after: dict[str, Any], error: type[CallError] | None
+) -> None:
+    """Between two attempts policies come and go: the second meets those that are there then."""
+    one = edge(retry=replace(RETRY, attempts=2), **before)
+    callee.script = [status(500, Retry_After="1"), slow(0.3)]
+    (task,) = await began(one, 1)
+    one.apply(replace(one.policy, **after))
+    if error is CircuitOpenError:
+        one.set_mode("forced_open")
+    if error is BulkheadFullError:
+        await asyncio.sleep(0.6)
+        other = asyncio.create_task(one.get("/other"))
+    (result,) = await asyncio.gather(task, return_exceptions=True)
+    assert isinstance(result, error) if error else result.status == 200
+    if error is BulkheadFullError:
+        assert (await other).status == 200
+
+
 @pytest.mark.looptime
 async def test_a_changed_budget_keeps_its_history(edge: MakeEdge, callee: Callee) -> None:
     """Retries that were made without a budget count against the one that comes."""

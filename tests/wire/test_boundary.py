@@ -10,6 +10,7 @@ import structlog
 from aiohttp import web
 from structlog.testing import LogCapture
 
+from meshlite import propagation
 from meshlite.config import AdmissionPolicy
 from meshlite.events import Bus, RequestCompleted
 from meshlite.faults import Faults
@@ -30,10 +31,14 @@ class House:
         self.seconds = 0.0
         self.error: Exception | None = None
         self.begun = self.ended = 0
+        self.deadline: float | None = None
         self.told: list[RequestCompleted] = []
 
     async def handle(self, _: web.Request) -> web.Response:
         self.begun += 1
+        inbound = propagation.current.get()
+        assert inbound is not None
+        self.deadline = inbound.deadline
         await asyncio.sleep(self.seconds)
         self.ended += 1
         if self.error is not None:
@@ -98,6 +103,17 @@ async def test_a_strangers_request_ends_at_its_deadline(
     assert (house.begun, house.ended) == (begun, ended)
     assert house.boundary.admission is not None
     assert house.boundary.admission.in_use == 0
+
+
+@pytest.mark.parametrize(("caller", "left", "own"), [({}, "50", 0.03), ({}, "1000", 0.9), (MESH, "50", 0.05)])
+@pytest.mark.looptime
+async def test_what_a_strangers_request_asks_of_others_ends_a_little_earlier(
+    house: House, caller: dict[str, str], left: str, own: float
+) -> None:
+    """By the way back, so that it can still degrade; a caller of the mesh has already taken that off."""
+    now = asyncio.get_running_loop().time()
+    await house.get({**caller, LEFT: left})
+    assert house.deadline == pytest.approx(now + own, abs=0.005)
 
 
 @pytest.mark.parametrize(("caller", "took"), [({}, 0.5), (MESH, 3.0)])

@@ -25,11 +25,12 @@ class EdgeBreakers:
     ) -> None:
         self.mode = "auto"
         self._policy: BreakerPolicy | None = None
+        self._per_route = False
         self._probe_timeout = 60.0
         self._listener = listener
         self._clock = clock
         self.middleware = CircuitBreakerMiddleware(
-            _without_effect(), key=lambda _: self._key(route()), classify=classify
+            _without_effect(), key=lambda _: route() if self._per_route else EDGE, classify=classify
         )
 
     def apply(self, policy: BreakerPolicy | None, probe_timeout: float) -> None:
@@ -44,6 +45,7 @@ class EdgeBreakers:
             return
         before = [(key, breaker.state) for key, breaker in self.items()]
         self._policy = policy
+        self._per_route = policy is not None and policy.per == "route"
         self.middleware.breakers = _without_effect() if policy is None else self._registry(policy)
         reason = "switched off" if policy is None else "its settings were changed"
         for key, state in before:
@@ -76,14 +78,11 @@ class EdgeBreakers:
         registry = BreakerRegistry(make)
         return registry
 
-    def _key(self, route: str) -> str:
-        return route if self._policy is not None and self._policy.per == "route" else EDGE
-
     def check(self, route: str) -> None:
         """Raise CircuitOpenError if a call to `route` would be refused now."""
         if self._policy is None:
             return
-        key, breakers = self._key(route), self.middleware.breakers
+        key, breakers = route if self._per_route else EDGE, self.middleware.breakers
         breaker = breakers.get(key) if self.mode == "auto" else breakers[key]
         if breaker is not None:
             breaker.check()
@@ -94,7 +93,7 @@ class EdgeBreakers:
         if self._policy is None:
             raise ValueError(f"there is no breaker to be set to {mode}: the policy switches it off")
         self.mode = mode
-        if self._policy.per == "edge":
+        if not self._per_route:
             self.middleware.breakers[EDGE].set_mode(mode)
         for breaker in self.middleware.breakers:
             breaker.set_mode(mode)
