@@ -16,7 +16,9 @@ from meshlite.errors import (
     RetryBudgetSpent,
 )
 from meshlite.events import BreakerMoved
+from meshlite.resilience.breaker import CircuitBreaker
 from meshlite.resilience.edge import Edge
+from meshlite.testing import ManualClock
 from tests.resilience.callee import PLAIN, RETRY, Callee, Facts, MakeEdge, ok, slow, status
 
 ONE = BreakerPolicy(max_failures=1, reset_timeout=5.0, success_threshold=1)
@@ -189,6 +191,22 @@ async def test_retries_can_be_switched_off_and_on_under_a_call(edge: MakeEdge, c
     with pytest.raises(CallTimedOut):
         await task
     assert len(callee.requests) == 4
+
+
+@pytest.mark.parametrize(("seconds", "at", "state"), [(5.0, 4.9, "half_open"), (5.0, 5.0, "open"), (0.5, 1.0, "open")])
+def test_a_probe_under_way_gets_the_new_time_too(seconds: float, at: float, state: str) -> None:
+    """Longer or shorter: what counts is how long ago it began."""
+    clock = ManualClock()
+    breaker = CircuitBreaker(max_failures=1, reset_timeout=1.0, probe_timeout=2.0, clock=clock)
+    breaker.acquire().failure()
+    clock.advance(1.0)
+    probe = breaker.acquire()
+    clock.advance(1.0)
+    breaker.set_probe_timeout(seconds)
+    clock.set(1.0 + at)
+    assert breaker.state == state
+    probe.success()
+    assert breaker.state == ("closed" if state == "half_open" else "open")
 
 
 @pytest.mark.parametrize(
