@@ -140,7 +140,7 @@ CASES = [
     # the breaker
     Case("open", [ok], 0, (0, 0, 0), 0, CircuitOpenError, 3.0, {"breaker": TRIPS}, opened),
     Case("forced open", [ok], 0, (0, 0, 0), 0, CircuitOpenError, None, before=forced_open),
-    Case("disabled: it looks at nothing", [status(500)], 3, (0, 3, 0), 2, CalleeFailed, before=disabled),
+    Case("disabled: it looks at nothing", [status(500)], 3, (0, 0, 0), 2, CalleeFailed, before=disabled),
     Case("a probe succeeds", [ok], 1, (1, 0, 0), 0, None, None, {"breaker": TRIPS}, half_open),
     Case(
         "a failed probe is not tried again: the retry is refused",
