@@ -4,6 +4,7 @@ import asyncio
 import errno
 import re
 import socket
+import sys
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -27,6 +28,9 @@ mood = ""
 async def hello(_):
     return web.json_response({})
 
+async def much(_):
+    return web.Response(body=bytes(8_000_000))
+
 async def running(app):
     if mood == "raise":
         raise RuntimeError("not\\ntoday")
@@ -39,6 +43,7 @@ async def running(app):
 def create_app(context):
     app = web.Application()
     app.router.add_get("/hello", hello)
+    app.router.add_get("/much", much)
     app.cleanup_ctx.append(running)
     return app
 """
@@ -77,15 +82,15 @@ def open_files(folder: Path) -> list[str]:
 
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """An application of one's own in `own.py`; what is given is its mood from then on."""
-    (tmp_path / "own.py").write_text(OWN)
+    """An application of one's own in `moody.py`; what is given is its mood from then on."""
+    (tmp_path / "moody.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(__import__("sys").modules, "own", raising=False)
+    monkeypatch.delitem(sys.modules, "moody", raising=False)
 
     def mood(text: str) -> None:
-        import own  # type: ignore[import-not-found]
+        import moody
 
-        own.mood = text
+        moody.mood = text
 
     return mood
 
@@ -175,6 +180,57 @@ async def test_the_grace_of_a_stop_has_an_end(start_mesh: StartMesh) -> None:
     assert [(line["service"], line["requests"]) for line in world.logged("service.cut")] == [("users", 3)]
     await world.mesh.stop()
     assert world.logged("mesh.cut") == []
+
+
+@pytest.mark.looptime
+async def test_what_the_mesh_cuts_is_told_once(start_mesh: StartMesh) -> None:
+    """By the mesh, not by its services as well."""
+    world = await start_mesh(*fault("users", 600), "mesh.shutdown_grace=0.5")
+    held = asyncio.create_task(world.get("users", "/users/1"))
+    await asyncio.sleep(0.1)
+    await world.mesh.stop()
+    await asyncio.gather(held, return_exceptions=True)
+    assert [line["requests"] for line in world.logged("mesh.cut")] == [1]
+    assert world.logged("service.cut") == []
+
+
+@pytest.mark.looptime
+async def test_a_stop_returns_when_the_port_is_closed(start_mesh: StartMesh, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long that takes, and also for one who asks while it is stopping."""
+    world, refuse = await start_mesh(), server.Listener.refuse
+
+    async def slow(listener: server.Listener) -> None:
+        await asyncio.sleep(1)
+        await refuse(listener)
+
+    monkeypatch.setattr(server.Listener, "refuse", slow)
+    for stop in [asyncio.create_task(world.mesh.stop_service("users")) for _ in range(2)]:
+        assert not refused(world.url("users")) or stop.done()
+        await stop
+        assert refused(world.url("users"))
+    monkeypatch.undo()
+
+
+def test_an_answer_on_its_way_arrives_whole(on_loop: OnLoop, own: Callable[[str], None]) -> None:
+    """A client that reads slowly gets the rest of it, although its service was stopped; a kill breaks it off."""
+
+    async def test(start_mesh: StartMesh) -> None:
+        world = await start_mesh("services.users.app='moody:create_app'")
+        sizes = []
+        for end in (world.mesh.stop_service, world.mesh.kill_service):
+            async with world.client.get(world.url("users") + "/much") as response:
+                while world.mesh.services["users"].boundary.in_flight:
+                    await asyncio.sleep(0.01)
+                await end("users")
+                await asyncio.sleep(0.05)
+                try:
+                    sizes.append(len(await response.read()))
+                except aiohttp.ClientError:
+                    sizes.append(0)
+            await world.mesh.start_service("users")
+        assert sizes == [8_000_000, 0]
+
+    on_loop(test)
 
 
 @pytest.mark.looptime
@@ -278,7 +334,7 @@ async def test_a_start_on_a_taken_port_fails_and_can_be_repeated(world: World) -
 async def test_an_application_that_cannot_start_fails_alone(start_mesh: StartMesh, own: Callable[[str], None]) -> None:
     """One line for the reason, the traceback in the log, the port free again; at the mesh's start it is StartError."""
     own("")
-    world = await start_mesh("services.users.app='own:create_app'")
+    world = await start_mesh("services.users.app='moody:create_app'")
     own("raise")
     with pytest.raises(StartError, match="cannot start users: RuntimeError: not today"):
         await world.mesh.restart_service("users")
@@ -288,7 +344,7 @@ async def test_an_application_that_cannot_start_fails_alone(start_mesh: StartMes
     assert isinstance(world.logged("service.crashed")[0]["exc_info"], RuntimeError)
     assert (await world.get("orders", "/orders")).status == 200
     with pytest.raises(StartError, match="cannot start users"):
-        await start_mesh("services.users.app='own:create_app'")
+        await start_mesh("services.users.app='moody:create_app'")
     own("")
     await world.mesh.start_service("users")
     assert (await world.get("users", "/hello")).status == 200
@@ -299,7 +355,7 @@ async def test_an_application_whose_end_fails_can_be_started_again(
 ) -> None:
     """The state says failed and why; the mesh stops all the same."""
     own("raise at the end")
-    world = await start_mesh("services.users.app='own:create_app'")
+    world = await start_mesh("services.users.app='moody:create_app'")
     await world.mesh.kill_service("users")
     service = world.mesh.services["users"]
     assert (service.state, service.reason) == ("failed", "its end failed: RuntimeError: not so")
@@ -319,7 +375,7 @@ async def test_a_start_that_hangs_is_given_up(
 ) -> None:
     """By a kill of the service and by a stop of the mesh; whoever waits for it is told."""
     own("")
-    world = await start_mesh("services.users.app='own:create_app'")
+    world = await start_mesh("services.users.app='moody:create_app'")
     if command == "start_service":
         await world.mesh.kill_service("users")
     own("hang")
