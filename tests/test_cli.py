@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import pty
 import re
 import signal
 import socket
@@ -35,6 +36,7 @@ class Process:
             self.process.send_signal(number)
             await asyncio.sleep(0.1)
         _, log = await asyncio.wait_for(self.process.communicate(), 10)
+        assert b"once more" not in log
         return self.process.returncode or 0, [json.loads(line) for line in log.splitlines()]
 
 
@@ -219,3 +221,24 @@ def test_the_version_is_said(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--version"])
     assert ended.value.code == 0
     assert capsys.readouterr().out == f"meshlite {__version__}\n"
+
+
+async def test_the_first_ctrl_c_says_what_a_second_one_does(tmp_path: Path) -> None:
+    """On a terminal, at once, while what is in flight still finishes; in a pipe the log says it instead."""
+    overrides = [text for key in FREE_PORTS for text in ("--set", key)]
+    master, slave = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "meshlite", "--log-format", "json", *overrides),
+        cwd=tmp_path,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=slave,
+    )
+    os.close(slave)
+    assert process.stdout is not None
+    while b"Ctrl-C" not in await asyncio.wait_for(process.stdout.readline(), 10):
+        pass
+    process.send_signal(signal.SIGINT)
+    assert await asyncio.wait_for(process.wait(), 10) == 0
+    await process.communicate()
+    assert b"stopping; once more stops at once\r\n" in os.read(master, 65_536)
+    os.close(master)

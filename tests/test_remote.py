@@ -74,8 +74,7 @@ faults
 EDGE = """\
 orders→inventory  open
   timeout   0.6 s for the call, 0.25 s for an attempt
-  retry     2 attempts in all, at most 0.25 s apart, budget 0.2 retries a
-            request
+  retry     2 tries in all, at most 0.25 s apart, budget 0.2 retries a request
   bulkhead  100 at once, 0 may wait
   breaker   opens after 3 failures in a row, probes after 5 s (1 at a time),
             closes after 2 successes; one per edge
@@ -106,7 +105,7 @@ def test_what_is_switched_off_is_said(fake: FakeControl) -> None:
     lines = edges({"edges": [edge("a", "b", policy=off, breakers=[], mode="metrics_only")]}, plain)
     assert lines[0] == "a→b  metrics_only"
     assert "  timeout   no limit for the call, no limit for an attempt" in lines
-    assert "  retry     2 attempts in all, at most 1 s apart, no budget" in lines
+    assert "  retry     2 tries in all, at most 1 s apart, no budget" in lines
     assert "  breaker   off" in lines
     assert "  mode      metrics_only, set by hand" in lines
     fake.state["edges"] = [edge("a", "b", policy=dict.fromkeys(POLICY), breakers=[])]

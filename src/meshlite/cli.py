@@ -48,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _complain(problem)
     except StartError as error:
         _complain(str(error))
+    except KeyboardInterrupt:
+        return 0 if options.watch else 128 + signal.SIGINT
     return USER_ERROR
 
 

@@ -23,6 +23,7 @@ from meshlite.terminal import (
     in_colour,
     is_terminal,
     plain,
+    wrapped,
 )
 from meshlite.views import PROGRAM, Json
 
@@ -62,8 +63,6 @@ def run(name: str, config: Config, options: argparse.Namespace) -> int:
     except _Trouble as trouble:
         _complain(trouble.lines)
         return trouble.code
-    except KeyboardInterrupt:
-        return 128 + 2
     except BrokenPipeError:  # whoever read it has seen enough; Python's own flush at the end must not trip over it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -105,7 +104,8 @@ def _draw_on_screen(url: str) -> "_Draw":
 
     def draw(lines: list[str], well: bool) -> None:
         if lines:
-            screen.show([f"{url}, every second until Ctrl-C", "", *lines])
+            shown = lines if well else [part for line in lines for part in wrapped(line, "")]
+            screen.show([f"{url}, every second until Ctrl-C", "", *shown])
         else:
             screen.leave()
 

@@ -141,7 +141,7 @@ def _policy(policy: Json) -> list[tuple[str, str]]:
         ("timeout", f"{whole} for the call, {attempt} for an attempt"),
         (
             "retry",
-            f"{as_text(retry.get('attempts'))} attempts in all, at most {as_limit(retry.get('max_delay'))} apart, "
+            f"{as_text(retry.get('attempts'))} tries in all, at most {as_limit(retry.get('max_delay'))} apart, "
             + ("no budget" if budget is None else f"budget {as_text(budget)} retries a request")
             if retry
             else "off",
