@@ -1,6 +1,7 @@
 """What the tests share: a mesh in this process on free ports, a client for it, its log as a list."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -143,3 +144,56 @@ def on_loop(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
 async def world(start_mesh: StartMesh) -> World:
     """A mesh as it comes, in memory."""
     return await start_mesh()
+
+
+OWN = """
+import asyncio
+from aiohttp import web
+
+mood = ""
+closed = 0
+
+async def hello(_):
+    return web.json_response({})
+
+async def much(request):
+    return web.Response(body=bytes(int(request.query["size"])))
+
+async def slow_to_close(app):
+    global closed
+    yield
+    await asyncio.sleep(0.3 if mood else 0)
+    closed += 1
+
+async def running(app):
+    if mood == "raise":
+        raise RuntimeError("not\\ntoday")
+    if mood == "hang":
+        await asyncio.sleep(3600)
+    yield
+    if mood == "raise at the end":
+        raise RuntimeError("not so")
+
+def create_app(context):
+    app = web.Application()
+    app.router.add_get("/hello", hello)
+    app.router.add_get("/much", much)
+    app.cleanup_ctx.extend([slow_to_close, running])
+    return app
+"""
+MOODY = "services.users.app='moody:create_app'"
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """An application of one's own in `moody.py`; what is given is its mood from then on."""
+    (tmp_path / "moody.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "moody", raising=False)
+
+    def mood(text: str) -> None:
+        import moody
+
+        moody.mood = text
+
+    return mood
