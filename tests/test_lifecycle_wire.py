@@ -78,7 +78,7 @@ async def stuck(world: World, size: int) -> tuple[asyncio.StreamReader, asyncio.
     reader, writer = await asyncio.open_connection("127.0.0.1", int(service.url.rpartition(":")[2]), limit=1000)
     writer.write(f"GET /much?size={size} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     await asyncio.sleep(0.03)
-    (connection,) = service._listener._connections()
+    (connection,) = service._listener._open
     assert connection.transport is not None
     if not connection.waiting:
         return reader, writer, "too much"
@@ -95,7 +95,7 @@ async def stuck_at_the_end(world: World) -> tuple[asyncio.StreamReader, asyncio.
             return reader, writer, size
         least, most = (least, size) if where == "too much" else (size, most)
         writer.transport.abort()
-        await until(lambda: not world.mesh.services["users"]._listener._connections())
+        await until(lambda: not world.mesh.services["users"]._listener._open)
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any
 
 from aiohttp import HttpVersion11, web
 
@@ -26,7 +26,16 @@ _CONNECTION: dict[str, Any] = {
 class _Protocol(web.RequestHandler):
     """aiohttp's connection, with its own errors (a request that cannot be parsed) in our shape."""
 
-    __slots__ = ()
+    __slots__ = ("_open",)
+
+    def __init__(self, manager: web.Server, opened: "set[_Protocol]", **more: Any) -> None:
+        super().__init__(manager, **more)
+        self._open = opened
+        opened.add(self)  # before aiohttp knows of it: asyncio makes the connection a turn later
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._open.discard(self)
+        super().connection_lost(exc)
 
     @property
     def waiting(self) -> bool:
@@ -89,7 +98,7 @@ class Listener:
         address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104  only compared
         self.url = f"http://[{address}]:{self.port}" if ":" in address else f"http://{address}:{self.port}"
         self._runner: web.AppRunner | None = None
-        self._manager: web.Server | None = None
+        self._open: set[_Protocol] = set()
         self._server: asyncio.Server | None = None
 
     async def serve(self, app: web.Application, grace: float) -> None:
@@ -98,17 +107,16 @@ class Listener:
         await self._runner.setup()
         loop, manager = asyncio.get_running_loop(), self._runner.server
         assert manager is not None
-        self._manager = manager
         manager.request_handler = _in_shape(manager.request_handler)
-        self._server = await loop.create_server(lambda: _Protocol(manager, loop=loop, **_CONNECTION), sock=self._socket)
+        self._server = await loop.create_server(
+            lambda: _Protocol(manager, self._open, loop=loop, **_CONNECTION), sock=self._socket, start_serving=False
+        )
+        await self._server.start_serving()  # apart: whoever is cancelled in here has a server to close
 
     @property
     def busy(self) -> int:
         """How many connections have a request that is not wholly answered."""
-        return sum(not connection.waiting for connection in self._connections())
-
-    def _connections(self) -> list[_Protocol]:
-        return [] if self._manager is None else cast(list[_Protocol], self._manager.connections)
+        return sum(not connection.waiting for connection in self._open)
 
     def abandon(self) -> None:
         """Give the port back at once; for a start that failed before `serve`, harmless afterwards."""
@@ -135,16 +143,20 @@ class Listener:
         """
         await _until(lambda: not self.busy, patience)
         cut = self.busy
-        for connection in self._connections():
+        for connection in self._open:
             if connection.waiting and connection.transport is not None:
                 connection.transport.close()
-        await _until(lambda: not self._connections(), patience)  # what was written last goes out first
-        self.abort()
+        await _until(lambda: not self._open, patience)  # what was written last goes out first
+        for _ in range(_TURNS):  # one that was accepted last may not have its transport yet
+            self.abort()
+            if not self._open:
+                break
+            await asyncio.sleep(0)
         return cut
 
     def abort(self) -> None:
         """Cut every connection at once; aiohttp then cancels their handlers."""
-        for connection in self._connections():
+        for connection in self._open:
             if connection.transport is not None:
                 connection.transport.abort()
 
