@@ -147,8 +147,8 @@ class Wire:
         self.answered[name] = int(head.split()[1])
         return "connection: close" not in head.lower()
 
-    async def client(self, port: int, path: str, pause: float) -> None:
-        """Ask again and again, on one connection while it stays open, and never the same twice."""
+    async def client(self, port: int, path: str, pause: float | None) -> None:
+        """Ask again and again, on one connection while it stays open; without a pause, on a new one each time."""
         while True:
             try:
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -158,7 +158,7 @@ class Wire:
             try:
                 while True:
                     writer.write(self.request(path)[1])
-                    if not await self.answer(reader):
+                    if not await self.answer(reader) or pause is None:
                         break
                     await asyncio.sleep(pause)
             except (OSError, asyncio.IncompleteReadError):
@@ -182,14 +182,14 @@ async def settled(tasks: list["asyncio.Task[Any]"]) -> None:
 def test_an_orderly_stop_drops_no_request(
     on_loop: OnLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, path: str
 ) -> None:
-    """Some 300 requests a second over stop, start and restarts: each whose header was read is answered, and well."""
+    """Hundreds of requests a second over stop, start and restarts: each whose header was read is answered, and well."""
     wire = Wire(monkeypatch)
 
     async def test(start_mesh: StartMesh) -> None:
         world = await start_mesh(data=tmp_path / "d")
         port = int(world.url(name).rpartition(":")[2])
         clients = [asyncio.create_task(wire.client(port, path, 0.06)) for _ in range(18)]
-        clients += [asyncio.create_task(wire.client(port, path, 0.0)) for _ in range(2)]
+        clients += [asyncio.create_task(wire.client(port, path, None)) for _ in range(8)]
         for _ in range(4):
             await asyncio.sleep(0.1)
             await world.mesh.stop_service(name)
@@ -204,6 +204,26 @@ def test_an_orderly_stop_drops_no_request(
         assert wire.dropped == set()
         assert set(wire.answered.values()) == {200}
         assert world.logged("service.cut") == []
+
+    on_loop(test)
+
+
+@pytest.mark.slow
+def test_a_connection_that_is_just_being_accepted_is_not_lost(on_loop: OnLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients with a new connection for each request, over thirty restarts: what was read is answered."""
+    wire = Wire(monkeypatch)
+
+    async def test(start_mesh: StartMesh) -> None:
+        world = await start_mesh()
+        port = int(world.url("users").rpartition(":")[2])
+        clients = [asyncio.create_task(wire.client(port, "/users/1", None)) for _ in range(16)]
+        for _ in range(30):
+            await asyncio.sleep(0.03)
+            await world.mesh.restart_service("users")
+        await world.mesh.stop()
+        await asyncio.sleep(0.05)
+        await settled(clients)
+        assert wire.dropped == set()
 
     on_loop(test)
 
