@@ -44,11 +44,13 @@ class CallError(MeshliteError):
 
     `reason` is one token for machines; `retry_after` the seconds after which another try makes sense, None where
     nobody knows; `edge` the caller and callee it happened between ("orders→inventory"), "" outside a mesh; `sent`
-    whether the callee may have seen the request, so that whoever must undo knows if there is anything to undo.
+    whether the callee may have seen the request, so that whoever must undo knows if there is anything to undo;
+    `injected` whether the answer says that a fault made it.
     """
 
     reason = "failed"
     sent = True
+    injected = False
 
     def __init__(self, message: str, *, retry_after: float | None = None, edge: str = "") -> None:
         super().__init__(message)
@@ -117,9 +119,17 @@ class CalleeFailed(CallError):
     reason = "error"
 
     def __init__(
-        self, message: str, *, status: int, shed: bool = False, retry_after: float | None = None, edge: str = ""
+        self,
+        message: str,
+        *,
+        status: int,
+        shed: bool = False,
+        injected: bool = False,
+        retry_after: float | None = None,
+        edge: str = "",
     ) -> None:
         super().__init__(message, retry_after=retry_after, edge=edge)
         self.status = status
+        self.injected = injected
         self.shed = shed
         """It was turned away at the callee's door, because there was too much to do (`x-envoy-overloaded`)."""

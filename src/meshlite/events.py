@@ -42,7 +42,10 @@ class RequestCompleted(Fact, frozen=True, omit_defaults=True):
 
 
 class CallCompleted(Fact, frozen=True):
-    """A call over an edge ended: `outcome` is "ok", or the reason it failed or was refused for."""
+    """A call over an edge ended: `outcome` is "ok", or the reason it failed or was refused for.
+
+    Where the answer itself says that a fault made it, that is "injected".
+    """
 
     name: ClassVar[str] = "call.completed"
     caller: str
@@ -72,6 +75,16 @@ class ServiceMoved(Fact, frozen=True):
     state: str
     url: str
     reason: str = ""
+
+
+class LoopBlocked(Fact, frozen=True):
+    """A request held the event loop for so many seconds, in which nobody was served; `place` is the line it was at."""
+
+    name: ClassVar[str] = "loop.blocked"
+    service: str
+    route: str
+    place: str
+    seconds: float
 
 
 class FaultSwitched(Fact, frozen=True):

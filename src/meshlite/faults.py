@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from meshlite.propagation import Inbound
+from meshlite.propagation import FAULT, Inbound
 from meshlite.rules import Effect, FaultRule, decide
 
-HEADER = "meshlite-fault"
+HEADER = FAULT
 DELAY_HEADER = "x-envoy-fault-delay-request"
 ABORT_HEADER = "x-envoy-fault-abort-request"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

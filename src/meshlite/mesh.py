@@ -23,7 +23,8 @@ from meshlite.resilience.edge import Edge
 from meshlite.service import CUT, Service
 from meshlite.telemetry import logs
 from meshlite.telemetry.metrics import Metrics
-from meshlite.wire.boundary import Boundary
+from meshlite.telemetry.watchdog import Watchdog
+from meshlite.wire.boundary import Boundary, is_boundary
 from meshlite.wire.server import Listener
 
 CLOSING_ORDER = ("users", "orders", "inventory")
@@ -113,6 +114,7 @@ class Mesh:
         self.state = "running"
         for service in self.services.values():
             service.move("running")
+        self._stack.callback(Watchdog(self.metrics.observe_lag, self.bus.publish, is_boundary).close)
         self.inforce.begin()
         self._stack.callback(self.inforce.end)
         if self._reload:

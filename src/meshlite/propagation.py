@@ -18,6 +18,7 @@ CALLER = "X-Envoy-Downstream-Service-Cluster"
 ATTEMPT = "X-Envoy-Attempt-Count"
 TIME_LEFT_MS = "X-Envoy-Expected-Rq-Timeout-Ms"
 OVERLOADED = "X-Envoy-Overloaded"
+FAULT = "meshlite-fault"
 
 _ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}", re.ASCII)
 _CALLER = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)

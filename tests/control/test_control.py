@@ -128,7 +128,7 @@ async def test_metrics_count_requests_calls_and_breakers(world: World) -> None:
         'meshlite_request_duration_seconds_count{method="GET",route="/users/{id}",service="users",status="2xx"} 1.0',
         'meshlite_request_duration_seconds_count{method="GET",route="unmatched",service="users",status="4xx"} 2.0',
         'meshlite_call_duration_seconds_count{callee="orders",caller="users",outcome="ok"} 1.0',
-        'meshlite_call_duration_seconds_count{callee="inventory",caller="orders",outcome="error"} 1.0',
+        'meshlite_call_duration_seconds_count{callee="inventory",caller="orders",outcome="injected"} 1.0',
         'meshlite_call_attempts_total{callee="inventory",caller="orders"} 4.0',
         'meshlite_breaker_state{callee="inventory",caller="orders",key="edge",state="open"} 1.0',
         'meshlite_breaker_moves_total{callee="inventory",caller="orders",state="open"} 1.0',

@@ -178,7 +178,7 @@ class Edge:
             )
         except CallError as error:
             raised = self._accounted(error, call)
-            outcome = raised.reason
+            outcome = "injected" if raised.injected else raised.reason
             try:
                 if raised is error:
                     raise
@@ -269,6 +269,7 @@ class Edge:
                 f"{self.name}: answered {response.status}",
                 status=response.status,
                 shed=response.status == 503 and response.headers.get(propagation.OVERLOADED) == "true",
+                injected=propagation.FAULT in response.headers,
                 retry_after=retry_after(response),
             )
         )

@@ -23,6 +23,7 @@ from meshlite.events import (
     ConfigRejected,
     Fact,
     FaultSwitched,
+    LoopBlocked,
     RequestCompleted,
     ServiceMoved,
 )
@@ -261,6 +262,8 @@ def sink(log: FilteringBoundLogger, access: Callable[[RequestCompleted], None]) 
                 level = log.error if fact.state == "failed" else log.info
                 why = {"reason": fact.reason} if fact.reason else {}
                 level(fact.name, service=fact.service, state=fact.state, url=fact.url, **why)
+            case LoopBlocked():
+                log.warning(fact.name, **msgspec.to_builtins(fact))
             case FaultSwitched():
                 log.warning(fact.name, fault=fact.fault, enabled=fact.enabled, by=fact.by)
             case ConfigApplied():

@@ -59,6 +59,9 @@ class Metrics:
             ("caller", "callee", "key", "state"),
             registry=registry,
         )
+        lag = Durations("meshlite_loop_lag_seconds", "How late the event loop was, ten times a second", ())
+        registry.register(lag)
+        self.observe_lag = lag.labels().observe
         Gauge("meshlite_build_info", "Which meshlite this is", ("version",), registry=registry).labels(version).set(1)
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)

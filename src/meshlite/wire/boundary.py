@@ -6,6 +6,7 @@ One middleware, not five: each costs a request some percent.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from types import FrameType
 
 import structlog
 from aiohttp import web
@@ -21,6 +22,12 @@ from meshlite.resilience.bulkhead import Bulkhead
 from meshlite.resilience.deadline import way_back
 from meshlite.wire.messages import reply
 from meshlite.wire.problems import Problem, from_http, unavailable
+
+
+def is_boundary(frame: FrameType) -> bool:
+    """Whether a frame is that of a boundary at work: its `service` and `route` are those of the request."""
+    return frame.f_code.co_name == "boundary" and frame.f_code.co_filename == __file__
+
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 CLIENT_CLOSED_REQUEST = 499
