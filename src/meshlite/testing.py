@@ -13,6 +13,7 @@ from typing import Any
 
 from meshlite.errors import CircuitOpenError
 from meshlite.resilience.breaker import CircuitBreaker, Permit
+from meshlite.resilience.settings import is_number
 
 _OP = re.compile(r"success|failure|slow|expect_reject|begin:[^:]+|end:[^:]+:(ok|fail)|cancel:[^:]+")
 
@@ -46,8 +47,9 @@ def replay(breaker_factory: Callable[..., CircuitBreaker], scenario: Mapping[str
     - `begin:x`, then `end:x:ok`, `end:x:fail` or `cancel:x` (which is ignored): a call that takes its time, admitted.
     - `expect_reject`: a call that is refused.
 
-    Raise ValueError for any other step. `expect_state`, if given, is the state right after the step. Calls of a trace
-    that never end are ignored at its end.
+    Raise ValueError for any other step, for the end of a call that did not begin, for one that begins twice, for `slow`
+    without a `slow_call_duration`, and where `at` goes back. `expect_state`, if given, is the state right after the
+    step. Calls of a trace that never end are ignored at its end.
     """
     _check(scenario)
     now = 0.0
@@ -85,5 +87,34 @@ def replay(breaker_factory: Callable[..., CircuitBreaker], scenario: Mapping[str
 
 
 def _check(scenario: Mapping[str, Any]) -> None:
-    if unknown := [step["op"] for step in scenario["steps"] if not _OP.fullmatch(step["op"])]:
-        raise ValueError(f"{scenario.get('id', 'trace')}: no such op: {', '.join(unknown)}")
+    trace = scenario.get("id", "trace")
+    for part in ("config", "steps"):
+        if part not in scenario:
+            raise ValueError(f"{trace}: {part} is missing")
+    begun: set[str] = set()
+    last = 0.0
+    for number, step in enumerate(scenario["steps"]):
+        if problem := _problem(step, last, begun, scenario["config"]):
+            raise ValueError(f"{trace}, step {number}: {problem}")
+        last = step["at"]
+
+
+def _problem(step: Mapping[str, Any], last: float, begun: set[str], config: Mapping[str, Any]) -> str | None:
+    """What is wrong with a step, if anything is; note in `begun` which calls are under way after it."""
+    op, at = step.get("op"), step.get("at")
+    if not isinstance(op, str) or not _OP.fullmatch(op):
+        return f"no such op: {op}"
+    if not is_number(at) or at < last:
+        return f"at must be seconds, and not before the step before ({last} s), not {at!r}"
+    if op == "slow" and "slow_call_duration" not in config:
+        return "slow has no meaning without a slow_call_duration"
+    kind, *names = op.split(":")
+    if kind == "begin":
+        if names[0] in begun:
+            return f"{names[0]} is under way already"
+        begun.add(names[0])
+    elif kind in ("end", "cancel"):
+        if names[0] not in begun:
+            return f"{names[0]} is not under way"
+        begun.remove(names[0])
+    return None

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+from functools import partial
 
 import pytest
 
@@ -70,10 +71,17 @@ WRONG = [
     {"reset_jitter": 1.1},
     {"retry_after_max": -1},
     {"failures": 3},
+    {"failures": [OSError]},
     {"failures": ()} | {"ignores": (ValueError, 3)},
     {"ignores": int},
     {"failure_result": 3},
     {"classify": 3},
+    {"name": 3},
+    {"name": None},
+    {"clock": 3},
+    {"random": 0.5},
+    {"listeners": print},
+    {"listeners": [print, 3]},
     {"classify": lambda result, exc: None, "failures": ValueError},
 ]
 
@@ -1093,3 +1101,56 @@ def test_a_disabled_breaker_asks_no_judge(clock):
     permit.settle(ValueError())
     facts = breaker.snapshot()
     assert (facts.total_failures, facts.total_ignored, facts.in_flight) == (0, 0, 0)
+
+
+async def asynchronous(*args):
+    """What nobody here would await."""
+
+
+class Asynchronous:
+    async def __call__(self, *args):
+        """Neither."""
+
+
+@pytest.mark.parametrize("setting", ["classify", "failure_result", "failures", "ignores", "listeners", "clock"])
+@pytest.mark.parametrize(
+    "fn", [asynchronous, partial(asynchronous, 1), Asynchronous()], ids=["plain", "partial", "object"]
+)
+def test_an_asynchronous_function_is_refused_where_nobody_would_await_it(setting, fn):
+    """Whatever form it has; `subscribe` refuses it too."""
+    with pytest.raises(ValueError, match=f"{setting} must be a plain function: nobody would await"):
+        CircuitBreaker(**{setting: [fn] if setting == "listeners" else fn})
+    with pytest.raises(ValueError, match="listener must be a plain function"):
+        CircuitBreaker().subscribe(fn)
+
+
+def test_a_list_of_exception_types_is_refused_with_what_is_wanted():
+    """A tuple."""
+    with pytest.raises(ValueError, match="a tuple of them"):
+        CircuitBreaker(failures=[OSError])
+
+
+def test_a_retry_after_that_is_no_number_loses_no_failure(clock):
+    """It is not heeded."""
+    breaker = CircuitBreaker(max_failures=1, clock=clock)
+    breaker.acquire().failure(retry_after="60")
+    assert (breaker.state, breaker.retry_after) == ("open", 30)
+
+
+BAD_TRACES = [
+    ({"steps": []}, "config is missing"),
+    ({"config": {}}, "steps is missing"),
+    ({"config": {}, "steps": [{"at": 0, "op": "end:x:ok"}]}, "step 0: x is not under way"),
+    ({"config": {}, "steps": [{"at": 0, "op": "cancel:x"}]}, "x is not under way"),
+    ({"config": {}, "steps": [{"at": 0, "op": "begin:x"}] * 2}, "step 1: x is under way already"),
+    ({"config": {}, "steps": [{"at": 0, "op": "slow"}]}, "without a slow_call_duration"),
+    ({"config": {}, "steps": [{"at": 2, "op": "success"}, {"at": 1, "op": "success"}]}, "step 1: at must be"),
+    ({"config": {}, "steps": [{"op": "success"}]}, "at must be"),
+]
+
+
+@pytest.mark.parametrize(("trace", "problem"), BAD_TRACES, ids=[problem for _, problem in BAD_TRACES])
+def test_a_trace_that_cannot_be_meant_is_refused(trace, problem):
+    """It says which step it is and what is wrong, before the first step is run."""
+    with pytest.raises(ValueError, match=problem):
+        replay(CircuitBreaker, trace)

@@ -1,6 +1,7 @@
 """The breaker against a slow, obvious model of its semantics: all settings, whatever happens in whatever order."""
 
 import asyncio
+import warnings
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -204,6 +205,7 @@ class Compared(RuleBasedStateMachine):
                 continue
             assert refused.state == self.model.state
             assert (refused.retry_after is None) == (self.model.state == "forced_open")
+            del refused  # its traceback would keep the permits that this has given before
         self.agree()
 
     @precondition(lambda self: self.calls)
@@ -216,6 +218,19 @@ class Compared(RuleBasedStateMachine):
         self.model.end(self.now, epoch, call, outcome, asked)
         getattr(permit, data.draw(st.sampled_from(["success", "failure", "ignore"])))()
         self.agree()
+
+    @precondition(lambda self: self.calls)
+    @rule(data=st.data(), looks=st.booleans())
+    def drop(self, data, looks):
+        """A permit that nobody reports is ignored, as of now, whoever finds out when."""
+        which = data.draw(st.integers(0, len(self.calls) - 1))
+        permit, epoch, call = self.calls.pop(which)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            del permit
+        self.model.end(self.now, epoch, call, "ignore", 0)
+        if looks:
+            self.agree()
 
     @rule(outcome=st.sampled_from(["success", "failure"]), times=st.integers(1, 5))
     def quick_calls(self, outcome, times):

@@ -458,3 +458,79 @@ async def test_a_type_error_that_a_future_brings_is_a_failure():
     with pytest.raises(TypeError):
         await breaker.call(work)
     assert breaker.state == "open"
+
+
+REFUSED = ExceptionGroup("refused", [BulkheadFullError("full")])
+GROUPS = [
+    ({}, ExceptionGroup("x", [ValueError(), BulkheadFullError("full")]), "failure"),
+    ({}, ExceptionGroup("x", [REFUSED, REFUSED]), "ignored"),
+    ({}, BaseExceptionGroup("x", [asyncio.CancelledError(), BulkheadFullError("full")]), "ignored"),
+    ({}, BaseExceptionGroup("x", [asyncio.CancelledError(), OSError()]), "failure"),
+    ({"failures": OSError}, ExceptionGroup("x", [ValueError(), REFUSED]), "success"),
+    ({"failures": OSError}, ExceptionGroup("x", [ValueError(), ExceptionGroup("y", [OSError()])]), "failure"),
+    ({"ignores": ValueError}, ExceptionGroup("x", [ValueError(), REFUSED]), "ignored"),
+    (
+        {"classify": lambda _, exc: "success" if exc.args[0] == "x" else None},
+        ExceptionGroup("x", [OSError(1)]),
+        "success",
+    ),
+    (
+        {"classify": lambda _, exc: "ignored" if exc.args[0] == 1 else None},
+        ExceptionGroup("x", [OSError(1)]),
+        "ignored",
+    ),
+]
+
+
+@pytest.mark.parametrize(("settings", "exc", "outcome"), GROUPS, ids=repr)
+async def test_a_group_of_exceptions_says_what_those_in_it_say(settings, exc, outcome, clock):
+    """One failure makes it a failure; if none says anything it says nothing; `classify` sees the group first."""
+    breaker = CircuitBreaker(clock=clock, **settings)
+    with pytest.raises(type(exc)):
+        await through_with(breaker, exc)
+    facts = breaker.snapshot()
+    counts = (facts.total_successes, facts.total_failures, facts.total_ignored)
+    assert counts == (outcome == "success", outcome == "failure", outcome == "ignored")
+
+
+async def test_the_longest_retry_after_in_a_group_is_heeded(clock):
+    """Of those that come from a callee."""
+    breaker = CircuitBreaker(max_failures=1, clock=clock)
+    callee = [CalleeFailed("busy", status=503, retry_after=wait) for wait in (40, 77, None)]
+    with pytest.raises(ExceptionGroup):
+        await breaker.call(throw, ExceptionGroup("x", [*callee, CircuitOpenError("other", "open", 200)]))
+    assert breaker.retry_after == 77
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), "1", True], ids=repr)
+def test_a_deadline_is_a_number_or_none(seconds):
+    """Anything else is refused when it is made."""
+    with pytest.raises(ValueError, match="timeout must be seconds"):
+        CircuitBreaker().timeout(seconds)
+
+
+@pytest.mark.parametrize("seconds", [0, -1.5])
+async def test_no_time_left_is_no_call(seconds, clock):
+    """It is a TimeoutError of the caller's own: no permit, no count."""
+    breaker = CircuitBreaker(max_failures=1, clock=clock)
+    with pytest.raises(TimeoutError, match="no time left"):
+        async with breaker.timeout(seconds):
+            raise AssertionError
+    assert breaker.snapshot()[-4:] == (0, 0, 0, 0)
+
+
+async def test_a_deadline_serves_one_block_at_a_time(clock):
+    """One after the other, also after a refusal, but not within each other."""
+    breaker = CircuitBreaker(clock=clock)
+    timed = breaker.timeout(10)
+    breaker.force_open()
+    with pytest.raises(CircuitOpenError):
+        await timed.__aenter__()
+    breaker.auto()
+    async with timed:
+        with pytest.raises(RuntimeError, match="another block has this deadline"):
+            await timed.__aenter__()
+    async with timed as deadline:
+        deadline.reschedule(None)
+    assert breaker.snapshot()[-4:-1] == (2, 0, 0)
+    assert breaker.in_flight == 0

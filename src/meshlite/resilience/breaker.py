@@ -22,7 +22,7 @@ import time
 from collections.abc import Awaitable, Callable
 from random import random as chance
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 from warnings import warn
 
 from meshlite.resilience import ways
@@ -41,7 +41,7 @@ from meshlite.resilience.machine import (
     Listener,
     Machine,
 )
-from meshlite.resilience.settings import checked
+from meshlite.resilience.settings import checked, function
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -74,7 +74,7 @@ class Permit:
         """The call failed through the callee's fault; `cause` goes into the reason, by its type's name or as it is.
 
         `retry_after`: the seconds the callee asked for. If this failure opens the breaker, it stays open at least so
-        long, up to `retry_after_max`.
+        long, up to `retry_after_max`. What is no number is not heeded.
         """
         self._report(FAILURE, cause, retry_after)
 
@@ -148,7 +148,7 @@ class CircuitBreaker(Machine):
         name: str = "",
         *,
         max_failures: int | bool | None = True,
-        window: str | None = None,
+        window: Literal["count", "time"] | None = None,
         window_size: float | None = None,
         failure_rate: float | None = None,
         minimum_calls: int | None = None,
@@ -189,6 +189,12 @@ class CircuitBreaker(Machine):
             probe_timeout=probe_timeout,
             max_ignored_probes=max_ignored_probes,
         )
+        if not isinstance(name, str):
+            raise ValueError(f"name must be a string, not {name!r}")
+        if not isinstance(listeners, tuple | list):
+            raise ValueError(f"listeners must be a list or tuple of functions, not {listeners!r}")
+        for what, fn in (("clock", clock), ("random", random), *(("listeners", fn) for fn in listeners)):
+            function(what, fn)
         judge = Judge(failures, ignores, failure_result, classify)
         super().__init__(name, settings, judge, clock=clock, random=random, listeners=tuple(listeners))
 
@@ -258,6 +264,8 @@ class CircuitBreaker(Machine):
     def timeout(self, seconds: float | None) -> ways.Timed:
         """`async with breaker.timeout(0.5):` admits a call and gives it so many seconds; its TimeoutError is a failure.
 
+        The block gets asyncio's `Timeout`, which can be rescheduled. None: no deadline. Where no time is left at all (0
+        or less) no call is made: a TimeoutError that counts nowhere. Raise ValueError for what is no finite number.
         A deadline *around* the breaker cancels the call, and a cancellation by the caller says nothing of the callee.
         """
         return ways.Timed(self, seconds)
@@ -272,7 +280,7 @@ class CircuitBreaker(Machine):
 
     # ── By hand ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def set_mode(self, mode: str) -> None:
+    def set_mode(self, mode: Literal["auto", "forced_open", "disabled", "metrics_only"]) -> None:
         """Set "auto", "forced_open", "disabled" or "metrics_only". Raise ValueError for anything else.
 
         Into auto it comes back closed and afresh; setting the mode that it is in changes nothing.
@@ -379,6 +387,7 @@ class CircuitBreaker(Machine):
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Call `listener` with every `BreakerMoved` from now on; return what ends that."""
+        function("listener", listener)
         self._listeners = (*self._listeners, listener)
         return lambda: self._drop(listener)
 

@@ -9,9 +9,9 @@ from collections import deque
 from collections.abc import Callable
 from math import inf
 
-from meshlite.errors import CallError, CircuitOpenError
+from meshlite.errors import CircuitOpenError
 from meshlite.resilience.facts import BreakerMoved, Outcome, State
-from meshlite.resilience.judge import Judge
+from meshlite.resilience.judge import Judge, asked
 from meshlite.resilience.settings import Settings
 from meshlite.resilience.window import INSTANT, Counts, CountWindow, TimeWindow
 
@@ -216,8 +216,7 @@ class Machine:
             if self._state is not DISABLED:
                 outcome = self._judge.raised(exc)
         finally:
-            retry_after = exc.retry_after if isinstance(exc, CallError) else None
-            self._end(generation, ticket, started, outcome, exc, retry_after)
+            self._end(generation, ticket, started, outcome, exc, asked(exc) if outcome is FAILURE else None)
 
     def _settle_result(self, generation: int, ticket: int, started: float, result: object) -> None:
         outcome = IGNORED
@@ -342,7 +341,7 @@ class Machine:
         self._grown = min(self._grown * settings.reset_multiplier or settings.reset_timeout, settings.reset_max)
         self._opened += 1
         self._open_time = self._grown + self._grown * settings.reset_jitter * self._random()
-        if retry_after is not None:
+        if isinstance(retry_after, int | float):  # whatever a callee or its caller may have put there
             self._open_time = max(self._open_time, min(retry_after, settings.retry_after_max))
         self._move(OPEN, at, reason)
 

@@ -1,7 +1,11 @@
 """The settings of a circuit breaker, and the checks that each of them must pass."""
 
 import math
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, TypeGuard
+
+# What marks the code of `async def`, without a yield and with one (inspect knows, but costs more than all of this).
+_ASYNC = 0x80 | 0x200
 
 
 class Settings(NamedTuple):
@@ -60,17 +64,17 @@ def checked(
         slow_call_rate=slow_call_rate,
     )
     _seconds("reset_timeout", reset_timeout)
-    if not _is_number(reset_multiplier) or reset_multiplier < 1:
+    if not is_number(reset_multiplier) or reset_multiplier < 1:
         raise ValueError(f"reset_multiplier must be a number of at least 1, not {reset_multiplier!r}")
     if reset_max is None:
         reset_max = max(600.0, reset_timeout)
     elif reset_multiplier == 1:
         raise ValueError("reset_max has no meaning without a reset_multiplier above 1")
-    elif not _is_number(reset_max) or reset_max < reset_timeout:
+    elif not is_number(reset_max) or reset_max < reset_timeout:
         raise ValueError(f"reset_max must be seconds, and not below reset_timeout, not {reset_max!r}")
-    if not _is_number(reset_jitter) or not 0 <= reset_jitter <= 1:
+    if not is_number(reset_jitter) or not 0 <= reset_jitter <= 1:
         raise ValueError(f"reset_jitter must be a fraction from 0 to 1, not {reset_jitter!r}")
-    if not _is_number(retry_after_max) or retry_after_max < 0:
+    if not is_number(retry_after_max) or retry_after_max < 0:
         raise ValueError(f"retry_after_max must be seconds, or 0 to take no one's word, not {retry_after_max!r}")
     _count("half_open_max_calls", half_open_max_calls)
     _count("success_threshold", success_threshold)
@@ -143,7 +147,23 @@ def _check_window(
     return minimum_calls
 
 
-def _is_number(value: object) -> bool:
+def function(name: str, value: object) -> None:
+    """Raise ValueError unless `value` can be called, and gives its answer at once."""
+    if not callable(value):
+        raise ValueError(f"{name} must be a function, not {value!r}")
+    if _is_async(value):
+        raise ValueError(f"{name} must be a plain function: nobody would await what {value!r} gives")
+
+
+def _is_async(fn: object) -> bool:
+    while isinstance(fn, partial):
+        fn = fn.func
+    codes = (getattr(each, "__code__", None) for each in (fn, type(fn).__call__))
+    return any(code is not None and code.co_flags & _ASYNC for code in codes)
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether it is a finite number; True and False are none."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -153,10 +173,10 @@ def _count(name: str, value: object, unit: str = "") -> None:
 
 
 def _seconds(name: str, value: object) -> None:
-    if not _is_number(value) or value <= 0:  # type: ignore[operator]
+    if not is_number(value) or value <= 0:
         raise ValueError(f"{name} must be seconds, finite and above 0, not {value!r}")
 
 
 def _rate(name: str, value: float | None) -> None:
-    if value is not None and (not _is_number(value) or not 0 < value <= 1):
+    if value is not None and (not is_number(value) or not 0 < value <= 1):
         raise ValueError(f"{name} must be a fraction above 0 and up to 1, not {value!r}")

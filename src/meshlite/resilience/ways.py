@@ -9,6 +9,8 @@ from functools import wraps
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from meshlite.resilience.settings import is_number
+
 if TYPE_CHECKING:
     from asyncio import Timeout
 
@@ -46,30 +48,47 @@ def leave(breaker: "CircuitBreaker") -> "Permit":
 
 
 class Timed:
-    """`async with breaker.timeout(seconds)`: a permit, and inside it a deadline whose TimeoutError is a failure."""
+    """`async with breaker.timeout(seconds)`: a permit, and inside it a deadline whose TimeoutError is a failure.
+
+    One block at a time; a second one within the first is a RuntimeError.
+    """
 
     __slots__ = ("_breaker", "_permit", "_seconds", "_timeout")
 
     def __init__(self, breaker: "CircuitBreaker", seconds: float | None) -> None:
+        if seconds is not None and not is_number(seconds):
+            raise ValueError(f"timeout must be seconds, or None for no deadline, not {seconds!r}")
         self._breaker = breaker
         self._seconds = seconds
+        self._permit: Permit | None = None
 
     async def __aenter__(self) -> "Timeout":
         from asyncio import timeout  # noqa: PLC0415  # the one thing here that needs a running loop
 
+        if self._permit is not None:
+            raise RuntimeError("another block has this deadline: call `breaker.timeout()` for each block")
+        if self._seconds is not None and self._seconds <= 0:
+            raise TimeoutError(f"no time left for a call ({self._seconds:.3g} s)")
         self._timeout = timeout(self._seconds)
-        self._permit = self._breaker.acquire()
-        return await self._timeout.__aenter__()
+        self._permit = permit = self._breaker.acquire()
+        try:
+            return await self._timeout.__aenter__()
+        except BaseException:
+            self._permit = None
+            permit.ignore()
+            raise
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        permit, self._permit = self._permit, None
+        assert permit is not None  # __aenter__ took it
         try:
             await self._timeout.__aexit__(kind, exc, traceback)
         except TimeoutError as late:
-            self._permit.settle(late)
+            permit.settle(late)
             raise
-        self._permit.settle(exc)
+        permit.settle(exc)
 
 
 def guard(breaker: "CircuitBreaker", fn: Guarded) -> Guarded:
