@@ -88,3 +88,17 @@ def test_a_listener_may_ask_the_registry_while_it_evicts():
         registry[key]
     clock.advance(2)
     assert registry["d"] is registry["d"]
+
+
+def test_keys_need_not_be_strings():
+    """Their breakers are named by what they look like."""
+    registry = BreakerRegistry(max_failures=1)
+    assert (registry[7].name, registry["a", 1].name) == ("7", "('a', 1)")
+    assert repr(registry) == "<BreakerRegistry of 2: 7, ('a', 1)>"
+
+
+@pytest.mark.parametrize("settings", [{"make": 3}, {"name": "x"}], ids=repr)
+def test_what_cannot_be_meant_is_refused(settings):
+    """A maker that is none, and one name for all."""
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        BreakerRegistry(**settings)

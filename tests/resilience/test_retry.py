@@ -204,3 +204,27 @@ async def test_one_set_of_options_serves_concurrent_requests():
 
     tried = set()
     assert await asyncio.gather(go("slow"), go("quick")) == pytest.approx([5, 0], abs=0.01)
+
+
+NAN = float("nan")
+WRONG = [
+    {"attempts": 0},
+    {"attempts": 2.0},
+    {"attempts": True},
+    {"base_delay": -0.1},
+    {"base_delay": NAN},
+    {"max_delay": -1},
+    {"max_delay": "2"},
+    {"retry_after_max": NAN},
+    {"statuses": 503},
+    {"statuses": ["503"]},
+    {"random": 0.5},
+    {"wall": None},
+]
+
+
+@pytest.mark.parametrize("settings", WRONG, ids=repr)
+def test_options_that_cannot_be_meant_are_refused(settings):
+    """Each gives a ValueError that names it."""
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        RetryOptions(**settings)

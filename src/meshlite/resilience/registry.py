@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any
 
 from meshlite.resilience.breaker import CircuitBreaker
+from meshlite.resilience.settings import function
 
 _LOOKED_AT = 16
 """Breakers that are looked at for one that can be spared, so that a new key costs the same however many there are."""
@@ -33,11 +34,15 @@ class BreakerRegistry:
     ) -> None:
         if isinstance(max_size, bool) or not isinstance(max_size, int) or max_size < 1:
             raise ValueError(f"max_size must be a whole number of at least 1, not {max_size!r}")
+        if "name" in settings:
+            raise ValueError("name: every breaker has that of its key")
         if make is None:
             CircuitBreaker(**settings)  # wrong settings are found now, not at the first call
         elif settings:
             raise ValueError(f"make builds the breakers: {', '.join(settings)} would have no effect")
-        self._make = make or (lambda key: CircuitBreaker(key, **settings))
+        else:
+            function("make", make)
+        self._make = make or (lambda key: CircuitBreaker(str(key), **settings))
         self._max_size = max_size
         self._breakers: OrderedDict[str, CircuitBreaker] = OrderedDict()
         self._grown = False
@@ -94,4 +99,5 @@ class BreakerRegistry:
         return key in self._breakers
 
     def __repr__(self) -> str:
-        return f"<BreakerRegistry of {len(self)}: {', '.join(islice(self._breakers, 5))}{', …' * (len(self) > 5)}>"
+        first = ", ".join(map(str, islice(self._breakers, 5)))
+        return f"<BreakerRegistry of {len(self)}: {first}{', …' * (len(self) > 5)}>"

@@ -16,6 +16,7 @@ from aiohttp_retry import RetryOptionsBase
 
 from meshlite.errors import CallError, CallRefused
 from meshlite.resilience.middleware import retry_after
+from meshlite.resilience.settings import function
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 STATUSES = frozenset({408, 429, 500, 502, 503, 504})
@@ -32,6 +33,8 @@ class RetryOptions(RetryOptionsBase):
 
     After a connection that broke, the exception must tell which request it ended: `CircuitBreakerMiddleware` sees to
     that; without it, use `bound(method, headers)` for each request, or such a request is not repeated.
+
+    Raise ValueError for settings that cannot be meant.
     """
 
     def __init__(
@@ -45,6 +48,15 @@ class RetryOptions(RetryOptionsBase):
         random: Callable[[], float] = chance.random,
         wall: Callable[[], float] = time.time,
     ) -> None:
+        if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
+            raise ValueError(f"attempts must be a whole number of at least 1, not {attempts!r}")
+        _delay("base_delay", base_delay)
+        _delay("max_delay", max_delay)
+        _delay("retry_after_max", retry_after_max)
+        if not isinstance(statuses, Collection) or not all(type(status) is int for status in statuses):
+            raise ValueError(f"statuses must be a collection of whole numbers, not {statuses!r}")
+        function("random", random)
+        function("wall", wall)
         judge = cast("type[Exception]", _Retriable(self))
         super().__init__(
             attempts=attempts,
@@ -119,6 +131,11 @@ class _Retriable:
 
     def __instancecheck__(self, exc: BaseException) -> bool:
         return self._options.retries(exc)
+
+
+def _delay(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        raise ValueError(f"{name} must be seconds, 0 or more, not {value!r}")
 
 
 def _repeatable(method: str, has_key: bool) -> bool:
