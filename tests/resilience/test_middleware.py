@@ -3,13 +3,15 @@
 import asyncio
 import gc
 import warnings
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 
 import aiohttp
 import pytest
 from aiohttp import web
 
 from meshlite import BreakerRegistry, CircuitBreaker, CircuitBreakerMiddleware, CircuitOpenError
-from meshlite.errors import BulkheadFullError, CallTimedOut
+from meshlite.errors import BulkheadFullError, CalleeFailed, CallTimedOut
 from meshlite.resilience.middleware import origin
 from meshlite.testing import ManualClock
 
@@ -372,14 +374,262 @@ async def test_the_listener_hears_of_every_breaker(callee, clock):
         {"max_failures": 0},
         {"breakers": BreakerRegistry(), "max_failures": 1},
         {"breakers": BreakerRegistry(), "listener": print},
+        {"breakers": CircuitBreaker()},
         {"max_breakers": 0},
+        {"failures": OSError},
+        {"ignores": OSError},
+        {"failure_result": bool},
+        {"key": None},
+        {"key": "tenant"},
+        {"classify": "failure"},
+        {"classify": asyncio.sleep},
+        {"listener": []},
+        {"name": "x"},
     ],
     ids=repr,
 )
 def test_settings_that_cannot_be_meant_are_refused_when_it_is_made(settings):
     """Not at the first request."""
-    with pytest.raises(ValueError, match=r"must be|registry"):
+    with pytest.raises(ValueError, match="registry" if len(settings) > 1 else next(iter(settings))):
         CircuitBreakerMiddleware(**settings)
+
+
+@pytest.fixture
+async def raw():
+    """Start a server that does with each connection what it is told to; return its URL."""
+    async with AsyncExitStack() as stack:
+
+        async def start(handle):
+            async def quietly(reader, writer):
+                try:
+                    await handle(reader, writer)
+                except (asyncio.IncompleteReadError, ConnectionError):
+                    pass
+                finally:
+                    writer.close()
+
+            server = await asyncio.start_server(quietly, "127.0.0.1", 0)
+            stack.callback(server.close)
+            return f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+
+        yield start
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+async def answers_once(reader, writer):
+    """Each connection answers one request, and is closed at the second."""
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(OK)
+    await reader.readuntil(b"\r\n\r\n")
+
+
+async def disconnects(reader, writer):
+    """No request is answered."""
+    await reader.readuntil(b"\r\n\r\n")
+
+
+async def fetch(session, url, method="GET", **more):
+    async with session.request(method, url, **more) as response:
+        return await response.read()
+
+
+@pytest.mark.parametrize("body", [{}, {"method": "PUT", "data": b"xx"}], ids=repr)
+async def test_a_stale_connection_that_aiohttp_mends_by_itself_is_neutral(raw, clock, body):
+    """Its repeat counts: it is not refused, and a probe on a stale connection does not open the breaker again."""
+    url = await raw(answers_once)
+    middleware = CircuitBreakerMiddleware(max_failures=1, clock=clock)
+    async with session_with(middleware) as session:
+        for _ in range(3):
+            assert await fetch(session, url, **body) == b"ok"
+        assert only(middleware).snapshot()[-4:] == (3, 0, 2, 0)
+        only(middleware).acquire().failure()
+        clock.advance(30)
+        assert await fetch(session, url, **body) == b"ok"
+    assert only(middleware).state == "closed"
+
+
+async def pieces():
+    yield b"x"
+
+
+async def aside(request, handler):
+    return await asyncio.create_task(handler(request))
+
+
+@pytest.mark.parametrize(
+    ("outer", "request_", "ignored"),
+    [
+        ((), {}, 1),
+        ((aside,), {}, 1),
+        ((), {"method": "POST"}, 0),
+        ((), {"method": "PUT", "data": pieces}, 0),
+    ],
+    ids=["get", "another task", "not idempotent", "a body that is spent"],
+)
+async def test_a_server_that_always_disconnects_fails(raw, clock, outer, request_, ignored):
+    """Only what aiohttp repeats is excused, and only once."""
+    url = await raw(disconnects)
+    middleware = CircuitBreakerMiddleware(max_failures=1, clock=clock)
+    data = request_.get("data")
+    async with aiohttp.ClientSession(middlewares=(*outer, middleware)) as session:
+        with pytest.raises(aiohttp.ServerDisconnectedError):
+            await fetch(session, url, **{**request_, "data": data and data()})
+    assert only(middleware).snapshot()[-4:] == (0, 1, ignored, 0)
+
+
+async def test_a_redirect_does_not_make_a_request_repeatable(raw, aiohttp_server, clock):
+    """aiohttp goes by the method that the request began with."""
+    there = await raw(disconnects)
+
+    async def see_other(request):
+        raise web.HTTPSeeOther(there)
+
+    app = web.Application()
+    app.router.add_post("/", see_other)
+    server = await aiohttp_server(app)
+    middleware = CircuitBreakerMiddleware(max_failures=1, clock=clock)
+    async with session_with(middleware) as session:
+        with pytest.raises(aiohttp.ServerDisconnectedError):
+            await fetch(session, server.make_url("/"), "POST")
+    assert [breaker.state for breaker in middleware.breakers] == ["closed", "open"]
+
+
+async def test_two_middlewares_excuse_the_same_failure(raw, clock):
+    """Each has breakers of its own."""
+    url = await raw(answers_once)
+    middlewares = [CircuitBreakerMiddleware(max_failures=1, clock=clock) for _ in range(2)]
+    async with aiohttp.ClientSession(middlewares=middlewares) as session:
+        for _ in range(2):
+            assert await fetch(session, url) == b"ok"
+
+
+async def spoilt():
+    yield b"x"
+    raise ValueError("mine")
+
+
+@pytest.mark.parametrize(
+    "request_", [{"headers": {"a": "b\r\nc"}}, {"method": "POST", "data": spoilt}], ids=["header", "body"]
+)
+async def test_an_error_of_the_callers_own_says_nothing_of_the_callee(raw, clock, request_):
+    """A header that cannot be sent; a body whose making fails."""
+
+    async def waits(reader, writer):
+        await reader.read()
+
+    url = await raw(waits)
+    middleware = CircuitBreakerMiddleware(max_failures=1, clock=clock)
+    data = request_.get("data")
+    async with session_with(middleware) as session:
+        with pytest.raises((ValueError, aiohttp.ClientConnectionError)):
+            await fetch(session, url, **{**request_, "data": data and data()})
+    assert only(middleware).snapshot()[-4:] == (0, 0, 1, 0)
+
+
+GROUP = ExceptionGroup("both", [RuntimeError(), BulkheadFullError("full")])
+RAISED = [
+    (RuntimeError(), "ignored"),
+    (ValueError(), "ignored"),
+    (aiohttp.InvalidURL("x"), "ignored"),
+    (aiohttp.NonHttpUrlClientError("x"), "ignored"),
+    (BulkheadFullError("full"), "ignored"),
+    (GROUP, "ignored"),
+    (aiohttp.ClientPayloadError(), "failure"),
+    (ConnectionResetError(), "failure"),
+    (TimeoutError(), "failure"),
+    (CallTimedOut("late"), "failure"),
+    (ExceptionGroup("all", [GROUP, OSError()]), "failure"),
+]
+
+
+@pytest.mark.parametrize(("exc", "outcome"), RAISED, ids=repr)
+@pytest.mark.parametrize("classify", [None, lambda answer, permit: None], ids=["default", "classify"])
+async def test_only_errors_of_the_network_and_the_callee_fail(clock, exc, outcome, classify):
+    """Others, such as those of an inner middleware, say nothing; of a group, what is in it speaks."""
+
+    async def inner(request, handler):
+        raise exc
+
+    middleware = CircuitBreakerMiddleware(clock=clock, classify=classify)
+    async with aiohttp.ClientSession(middlewares=(middleware, inner)) as session:
+        with pytest.raises((type(exc), aiohttp.ClientOSError)):  # which aiohttp makes of an OSError
+            await session.get("http://a.test")
+    facts = only(middleware).snapshot()
+    assert (facts.total_failures, facts.total_ignored) == (outcome == "failure", outcome == "ignored")
+
+
+async def test_classify_sees_a_group_before_what_is_in_it(clock):
+    """And what is in it where it leaves the group open; a retry_after in it is heeded."""
+    seen = []
+
+    async def inner(request, handler):
+        raise ExceptionGroup("both", [ValueError(), CalleeFailed("busy", status=503, retry_after=77)])
+
+    def classify(answer, permit):
+        seen.append(type(answer))
+
+    middleware = CircuitBreakerMiddleware(max_failures=1, clock=clock, classify=classify)
+    async with aiohttp.ClientSession(middlewares=(middleware, inner)) as session:
+        with pytest.raises(ExceptionGroup):
+            await session.get("http://a.test")
+    assert seen == [ExceptionGroup, ValueError, CalleeFailed]
+    assert only(middleware).retry_after == 77
+
+
+async def test_a_session_closed_before_the_answer_is_neutral(raw, clock):
+    """aiohttp's own error comes to the caller, be the breaker open by then."""
+
+    async def waits(reader, writer):
+        await reader.read()
+
+    url = await raw(waits)
+    for opened in (False, True):
+        middleware = CircuitBreakerMiddleware(max_failures=1, clock=clock)
+        session = session_with(middleware)
+        asking = [asyncio.create_task(fetch(session, url, method)) for method in ("GET", "POST")]
+        await asyncio.sleep(0.05)
+        if opened:
+            only(middleware).acquire().failure()
+        await session.close()
+        for each in await asyncio.gather(*asking, return_exceptions=True):
+            assert isinstance(each, aiohttp.ClientConnectionError)
+            assert not isinstance(each, CircuitOpenError)
+        assert only(middleware).snapshot()[-4:-2] == (0, opened)
+
+
+async def test_a_session_closed_in_mid_body_is_neutral(callee, clock):
+    """Its reader waits, says aiohttp, until the timeout; that is not the callee's."""
+    middleware = CircuitBreakerMiddleware(max_failures=1, clock=clock)
+    async with (
+        session_with(middleware, timeout=aiohttp.ClientTimeout(total=0.1)) as session,
+        session.get(callee.make_url("/stream?length=yes")) as response,
+    ):
+        reading = asyncio.create_task(response.read())
+        await asyncio.sleep(0.01)
+        await session.close()
+        with pytest.raises((TimeoutError, aiohttp.ClientError)):
+            await reading
+    assert only(middleware).snapshot()[-4:] == (0, 0, 1, 0)
+
+
+@dataclass(frozen=True)
+class FrozenError(Exception):
+    code: int
+
+
+async def test_an_exception_that_takes_no_notes_comes_out_as_it_is(clock):
+    """A frozen one is not replaced by the error of writing to it, and its permit is reported."""
+
+    async def inner(request, handler):
+        raise FrozenError(3)
+
+    middleware = CircuitBreakerMiddleware(clock=clock, classify=lambda answer, permit: "failure")
+    async with aiohttp.ClientSession(middlewares=(middleware, inner)) as session:
+        with pytest.raises(FrozenError):
+            await session.get("http://a.test")
+    assert only(middleware).snapshot()[-4:] == (0, 1, 0, 0)
 
 
 async def test_the_origin_is_scheme_host_and_port():

@@ -9,23 +9,52 @@ that means failure counts at once. A response that its caller releases or closes
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
+from contextvars import ContextVar
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
-from aiohttp import ClientConnectionError, ClientHandlerType, ClientRequest, ClientResponse, StreamReader
+from aiohttp import (
+    ClientConnectionError,
+    ClientConnectorError,
+    ClientError,
+    ClientHandlerType,
+    ClientOSError,
+    ClientRequest,
+    ClientResponse,
+    ClientSession,
+    ConnectionTimeoutError,
+    InvalidURL,
+    NonHttpUrlClientError,
+    ServerDisconnectedError,
+    StreamReader,
+)
 
 from meshlite.errors import CallError, CallRefused, CircuitOpenError
 from meshlite.resilience.breaker import Permit
 from meshlite.resilience.facts import Outcome
+from meshlite.resilience.judge import asked, says_nothing, together
 from meshlite.resilience.machine import Listener
 from meshlite.resilience.registry import BreakerRegistry
+from meshlite.resilience.settings import function
 
 Answer = ClientResponse | BaseException
 # What came of a request, and the permit it had (`permit.probe`) → an outcome, or None for the default judgement.
 Classify = Callable[[Answer, Permit], Outcome | str | None]
 
 SUCCESS, FAILURE, IGNORED = Outcome.SUCCESS, Outcome.FAILURE, Outcome.IGNORED
+
+# What tells of the callee or of the way to it, but for what is our own side's.
+_FAILURES = (ClientError, OSError, TimeoutError, CallError)
+_OURS = (InvalidURL, NonHttpUrlClientError, CallRefused)
+
+# Those that aiohttp takes for a pooled connection that was closed under the request, and those among them that it does
+# not (the `except` clauses of `ClientSession._request`); the methods that it repeats then.
+_STALE = (ClientOSError, ServerDisconnectedError)
+_NOT_STALE = (ConnectionTimeoutError, ClientConnectorError)
+_REPEATED = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 
 
 class CircuitOpenConnectionError(CircuitOpenError, ClientConnectionError):
@@ -39,13 +68,19 @@ def origin(request: ClientRequest) -> str:
 
 
 def classify_answer(answer: Answer) -> Outcome:
-    """The default judgement: 5xx, 408 and 429 fail, other answers succeed; exceptions fail.
+    """The default judgement: 5xx, 408 and 429 fail, other answers succeed; errors of the network and the callee fail.
 
-    Ignored are refusals on our own side and what is no `Exception`, such as a cancellation.
+    Other exceptions say nothing of the callee: a refusal on our own side, a cancellation, a header that cannot be sent,
+    an error in another middleware or in what makes the body. A group says what the exceptions in it say together.
     """
     if isinstance(answer, ClientResponse):
         return FAILURE if answer.status >= 500 or answer.status in (408, 429) else SUCCESS
-    return FAILURE if isinstance(answer, Exception) and not isinstance(answer, CallRefused) else IGNORED
+    if isinstance(answer, BaseExceptionGroup):
+        return together(map(classify_answer, answer.exceptions))
+    if type(answer) is ClientConnectionError and isinstance(answer.__cause__, Exception):
+        return classify_answer(answer.__cause__)  # so aiohttp wraps what the making of a body raised
+    fails = isinstance(answer, _FAILURES) and not isinstance(answer, _OURS)
+    return FAILURE if fails else IGNORED
 
 
 def retry_after(response: ClientResponse, wall: Callable[[], float] = time.time) -> float | None:
@@ -66,7 +101,8 @@ class CircuitBreakerMiddleware:
     - settings: those of `CircuitBreaker`, but for its classification; or `breakers`, a registry of one's own.
     - `key(request)`: which breaker it is; by default one for each origin.
     - `classify(answer, permit)`: an outcome for a response or an exception; None leaves it to `classify_answer`.
-      Cancellations and refusals on our own side are ignored without asking.
+      Ignored without asking: cancellations, refusals on our own side, what a session says that was closed meanwhile,
+      and a broken connection after which aiohttp itself sends the request once more.
     - `settle`: "body" (a success counts when the body is complete) or "headers" (as soon as they came).
     - `listener`: told of every move of every breaker. `max_breakers`: the registry's bound.
 
@@ -86,51 +122,113 @@ class CircuitBreakerMiddleware:
     ) -> None:
         if settle not in ("body", "headers"):
             raise ValueError(f'settle must be "body" or "headers", not {settle!r}')
+        for name in ("failures", "ignores", "failure_result"):
+            if name in settings:
+                raise ValueError(f"{name} has no effect here: classify judges what came of a request")
+        for name, fn in (("key", key), ("classify", classify), ("listener", listener)):
+            if fn is not None or name == "key":
+                function(name, fn)
         if breakers is None:
-            listeners = () if listener is None else (listener,)
-            breakers = BreakerRegistry(max_size=max_breakers, listeners=listeners, **settings)
+            breakers = _registry(max_breakers, listener, settings)
+        elif not isinstance(breakers, BreakerRegistry):
+            raise ValueError(f"breakers must be a BreakerRegistry, not {breakers!r}")
         elif settings or listener is not None:
             raise ValueError("a ready registry brings its own breakers: give settings and listener there")
         self.breakers = breakers
         self._key = key
         self._classify = classify
         self._settle_body = settle == "body"
+        self._repeats = _Repeats()
 
     async def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
         """Send the request if its breaker lets it."""
+        if request.method not in _REPEATED:
+            _once.set(_user_request(request))
         try:
             permit = self.breakers[self._key(request)].acquire()
         except CircuitOpenError as refused:
+            if request.session.closed:
+                return await handler(request)  # for aiohttp to refuse
             raise CircuitOpenConnectionError(refused.name, refused.state, refused.retry_after) from None
         try:
             response = await handler(request)
         except BaseException as exc:
+            if request.session.closed or self._repeats.excuse(request, exc):
+                permit.ignore()
+            else:
+                report(permit, exc, self.judge(exc, permit))
             mark_request(exc, request)
-            report(permit, exc, self.judge(exc, permit))
             raise
         outcome = SUCCESS if self._classify is None and response.status < 400 else self.judge(response, permit)
         if outcome is SUCCESS and response.closed:
             permit.success()
         elif outcome is SUCCESS and self._settle_body:
-            _watch(response, permit, self)
+            _watch(response, request.session, permit, self)
         else:
             report(permit, response, outcome)
         return response
 
     def judge(self, answer: Answer, permit: Permit) -> Outcome:
         """The outcome that an answer means. What `classify` raises goes to the caller, and the permit back."""
-        if self._classify is None or (
-            isinstance(answer, BaseException) and (not isinstance(answer, Exception) or isinstance(answer, CallRefused))
-        ):
+        if self._classify is None or (isinstance(answer, BaseException) and says_nothing(answer)):
             return classify_answer(answer)
         try:
             verdict = self._classify(answer, permit)
-            return classify_answer(answer) if verdict is None else Outcome(verdict)
+            if verdict is not None:
+                return Outcome(verdict)
         except BaseException:
             permit.ignore()
             if isinstance(answer, ClientResponse):
                 answer.close()
             raise
+        if isinstance(answer, BaseExceptionGroup):
+            return together([self.judge(one, permit) for one in answer.exceptions])
+        return classify_answer(answer)
+
+
+def _registry(max_breakers: int, listener: Listener | None, settings: dict[str, Any]) -> BreakerRegistry:
+    if isinstance(max_breakers, bool) or not isinstance(max_breakers, int) or max_breakers < 1:
+        raise ValueError(f"max_breakers must be a whole number of at least 1, not {max_breakers!r}")
+    if listener is not None:
+        settings = {**settings, "listeners": (*settings.get("listeners", ()), listener)}
+    return BreakerRegistry(max_size=max_breakers, **settings)
+
+
+# The user's request, in this context, that began with a method that aiohttp does not repeat, whatever a redirect made
+# of the method since.
+_once: ContextVar[object] = ContextVar("meshlite_once", default=None)
+
+
+def _user_request(request: ClientRequest) -> object:
+    """What all requests have in common that aiohttp makes for one of its user's: repeats and redirects."""
+    return getattr(request, "_timer", None)
+
+
+class _Repeats:
+    """Knows which broken connections aiohttp is about to mend by itself, outside of all middlewares.
+
+    It sends an idempotent request once more when its connection is closed under it, as pooled ones are sooner or later.
+    So the first such failure of a user's request says nothing: the repeat, which comes next, will.
+    """
+
+    __slots__ = ("_excused",)
+
+    def __init__(self) -> None:
+        # The user's requests that were excused last. The repeat comes at once, so that few of them will do.
+        self._excused: deque[object] = deque(maxlen=64)
+
+    def excuse(self, request: ClientRequest, exc: BaseException) -> bool:
+        """Whether aiohttp will repeat the request that ended in `exc`; it will not twice."""
+        if not isinstance(exc, _STALE) or isinstance(exc, _NOT_STALE):
+            return False
+        user_request = _user_request(request)
+        if user_request is None or user_request is _once.get() or user_request in self._excused:
+            return False
+        repeats = getattr(request.session, "_retry_connection", False) and request.method in _REPEATED
+        if not repeats or getattr(request.body, "consumed", False):
+            return False
+        self._excused.append(user_request)
+        return True
 
 
 def report(permit: Permit, answer: Answer, outcome: Outcome) -> None:
@@ -142,21 +240,23 @@ def report(permit: Permit, answer: Answer, outcome: Outcome) -> None:
     elif isinstance(answer, ClientResponse):
         permit.failure(f"HTTP {answer.status}", retry_after=retry_after(answer))
     else:
-        permit.failure(answer, retry_after=answer.retry_after if isinstance(answer, CallError) else None)
+        permit.failure(answer, retry_after=asked(answer))
 
 
 def mark_request(exc: BaseException, request: ClientRequest) -> None:
     """Note on an exception which request it ended, for `RetryOptions`, to whom aiohttp-retry shows no request."""
-    exc.meshlite_request = (request.method, "Idempotency-Key" in request.headers)  # type: ignore[attr-defined]
+    with suppress(AttributeError):  # one that takes no notes, such as a frozen dataclass
+        exc.meshlite_request = (request.method, "Idempotency-Key" in request.headers)  # type: ignore[attr-defined]
 
 
 class _Watch:
     """Waits for the end of a body, to report it. It lives in the stream's list of callbacks, and dies with it."""
 
-    __slots__ = ("_middleware", "permit")
+    __slots__ = ("_middleware", "_session", "permit")
 
-    def __init__(self, permit: Permit, middleware: CircuitBreakerMiddleware) -> None:
+    def __init__(self, permit: Permit, session: ClientSession, middleware: CircuitBreakerMiddleware) -> None:
         self.permit = permit
+        self._session = session
         self._middleware = middleware
 
     def __call__(self) -> None:
@@ -167,6 +267,9 @@ class _Watch:
         """The body ends early: it broke off, was not read in time, or nobody wants the rest of it."""
         if type(exc) is ClientConnectionError:  # the very class: so aiohttp says released or closed by the caller
             self.permit.success()
+            return
+        if self._session.closed:
+            self.permit.ignore()
             return
         try:
             report(self.permit, exc, self._middleware.judge(exc, self.permit))
@@ -207,13 +310,15 @@ class _WatchedBody(StreamReader):
             raise
 
 
-def _watch(response: ClientResponse, permit: Permit, middleware: CircuitBreakerMiddleware) -> None:
+def _watch(
+    response: ClientResponse, session: ClientSession, permit: Permit, middleware: CircuitBreakerMiddleware
+) -> None:
     """Report the permit's outcome at the end of the body; at once where there is no stream to watch."""
     content = response.content
     if type(content) is not StreamReader or response.status == 101:
         permit.success()
         return
-    watch = _Watch(permit, middleware)
+    watch = _Watch(permit, session, middleware)
     broken = content.exception()
     if broken is not None:
         watch.broken(broken)
