@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from meshlite import CircuitBreaker, CircuitBreakerMiddleware
+from meshlite import BreakerMoved, CircuitBreaker, CircuitBreakerMiddleware, Snapshot
 
 PAGE = (Path(__file__).parents[1] / "docs" / "breaker.md").read_text(encoding="utf-8")
 
@@ -88,9 +88,16 @@ def test_the_recipes_for_tests_pass(page):
     page["test_a_trace"]()
 
 
-def test_the_page_names_every_setting():
-    """And no setting that does not exist."""
-    names = {
-        name for row in re.findall(r"^\| (`\w+`.*?) \|", PAGE, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)
-    }
-    assert names == set(CircuitBreaker.__init__.__kwdefaults__)
+TABLES = [
+    ("## Settings", set(CircuitBreaker.__init__.__kwdefaults__)),
+    ("`breaker.snapshot()` is", set(Snapshot._fields)),
+    ("A listener gets a", set(BreakerMoved._fields)),
+]
+
+
+@pytest.mark.parametrize(("before", "names"), TABLES, ids=["settings", "snapshot", "moved"])
+def test_the_pages_tables_name_everything(before, names):
+    """And nothing that does not exist."""
+    table = PAGE.partition(before)[2].partition("\n|")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| (`\w+`.*?) \|", table, re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == names

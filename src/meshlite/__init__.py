@@ -5,26 +5,39 @@ The circuit breaker needs nothing but the standard library; what needs aiohttp i
 
 from typing import TYPE_CHECKING
 
-from meshlite.errors import CircuitOpenError, MeshliteError
-from meshlite.resilience.breaker import CircuitBreaker
+from meshlite.errors import CallRefused, CircuitOpenError, MeshliteError
+from meshlite.resilience.breaker import CircuitBreaker, Permit
+from meshlite.resilience.facts import BreakerMoved, Outcome, Snapshot, State
 
 if TYPE_CHECKING:
-    from meshlite.resilience.middleware import CircuitBreakerMiddleware
+    from meshlite.resilience.middleware import CircuitBreakerMiddleware, CircuitOpenConnectionError
     from meshlite.resilience.registry import BreakerRegistry
     from meshlite.resilience.retry import RetryOptions
 
 __version__ = "0.1.0"
 __all__ = [
+    "BreakerMoved",
     "BreakerRegistry",
+    "CallRefused",
     "CircuitBreaker",
     "CircuitBreakerMiddleware",
+    "CircuitOpenConnectionError",
     "CircuitOpenError",
     "MeshliteError",
+    "Outcome",
+    "Permit",
     "RetryOptions",
+    "Snapshot",
+    "State",
     "__version__",
 ]
 
-_LAZY = {"BreakerRegistry": "registry", "CircuitBreakerMiddleware": "middleware", "RetryOptions": "retry"}
+_LAZY = {
+    "BreakerRegistry": "registry",
+    "CircuitBreakerMiddleware": "middleware",
+    "CircuitOpenConnectionError": "middleware",
+    "RetryOptions": "retry",
+}
 
 
 def __getattr__(name: str) -> object:
