@@ -46,6 +46,7 @@ from meshlite.resilience.settings import checked, function
 P = ParamSpec("P")
 T = TypeVar("T")
 
+Mode = Literal["auto", "forced_open", "disabled", "metrics_only"]
 MODES = {"auto": CLOSED, "forced_open": FORCED_OPEN, "disabled": DISABLED, "metrics_only": METRICS_ONLY}
 
 
@@ -280,7 +281,7 @@ class CircuitBreaker(Machine):
 
     # ── By hand ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def set_mode(self, mode: Literal["auto", "forced_open", "disabled", "metrics_only"]) -> None:
+    def set_mode(self, mode: Mode) -> None:
         """Set "auto", "forced_open", "disabled" or "metrics_only". Raise ValueError for anything else.
 
         Into auto it comes back closed and afresh; setting the mode that it is in changes nothing.

@@ -7,7 +7,7 @@ whoever is on the way meets the new ones; what the old ones still hear from call
 from collections.abc import Callable
 
 from meshlite.config import BreakerPolicy
-from meshlite.resilience.breaker import CircuitBreaker, check_mode
+from meshlite.resilience.breaker import CircuitBreaker, Mode, check_mode
 from meshlite.resilience.facts import BreakerMoved, State
 from meshlite.resilience.machine import Listener
 from meshlite.resilience.middleware import CircuitBreakerMiddleware, Classify
@@ -23,7 +23,7 @@ class EdgeBreakers:
     def __init__(
         self, route: Callable[[], str], *, classify: Classify, listener: Listener, clock: Callable[[], float]
     ) -> None:
-        self.mode = "auto"
+        self.mode: Mode = "auto"
         self._policy: BreakerPolicy | None = None
         self._per_route = False
         self._probe_timeout = 60.0
@@ -87,7 +87,7 @@ class EdgeBreakers:
         if breaker is not None:
             breaker.check()
 
-    def set_mode(self, mode: str) -> None:
+    def set_mode(self, mode: Mode) -> None:
         """Set the mode of all breakers, those to come included. Raise ValueError if there is no such mode, or none."""
         check_mode(mode)
         if self._policy is None:

@@ -33,7 +33,7 @@ from meshlite.errors import (
 from meshlite.events import BreakerMoved, Bus, CallCompleted
 from meshlite.resilience import call as calls
 from meshlite.resilience import facts
-from meshlite.resilience.breaker import CircuitBreaker, Permit
+from meshlite.resilience.breaker import CircuitBreaker, Mode, Permit
 from meshlite.resilience.breakers import EDGE, EdgeBreakers
 from meshlite.resilience.bulkhead import Bulkhead
 from meshlite.resilience.call import Call, Retries
@@ -303,11 +303,11 @@ class Edge:
     # What the control plane does and looks at
 
     @property
-    def mode(self) -> str:
+    def mode(self) -> Mode:
         """The mode of its breakers, as it was set: "auto", "forced_open", "disabled" or "metrics_only"."""
         return self._breakers.mode
 
-    def set_mode(self, mode: str) -> None:
+    def set_mode(self, mode: Mode) -> None:
         """Set the mode of all its breakers, those to come included.
 
         Raise ValueError for a mode that there is not, and where its breaker is switched off.
