@@ -38,8 +38,12 @@ class Fault:
         effect = decide(self.rule, seed, self.name, number, request_id)
         if effect is None or (self.rule.max_active is not None and self.active >= self.rule.max_active):
             return None
-        self.hits += 1
         return effect
+
+    @property
+    def gone(self) -> bool:
+        """Whether it was switched off, removed or changed: it does no more harm, not even to whom it had picked."""
+        return self._gone
 
     async def hold(self, seconds: float | None) -> None:
         """Hold a request for so many seconds (None: for ever), but no longer than until the fault is cleared."""
@@ -113,7 +117,6 @@ class Faults:
         for name, fault in self._of_headers.items():
             value = request.headers.get(name)
             if value is not None and (effect := _asked_for(name, value)) is not None:
-                fault.hits += 1
                 struck.append(Hit(fault, effect))
         return struck
 
@@ -141,18 +144,23 @@ async def strike(
         hit.fault.active += 1
     try:
         for hit in hits:
-            if not hit.fault.rule.late(hit.effect.kind):
-                inbound.struck_by(hit.fault.name)
+            if not (hit.fault.gone or hit.fault.rule.late(hit.effect.kind)):
+                _note(hit.fault, inbound)
                 if (answer := await harm(hit, request, None)) is not None:
                     return answer
         response = await handler(request)
         for hit in hits:
-            if hit.fault.rule.late(hit.effect.kind):
-                inbound.struck_by(hit.fault.name)
+            if response.prepared:  # it is on the wire already
+                break
+            if hit.fault.rule.late(hit.effect.kind) and not hit.fault.gone:
+                _note(hit.fault, inbound)
                 response = await harm(hit, request, response) or response
-                if response.prepared:  # it is on the wire already
-                    break
         return response
     finally:
         for hit in hits:
             hit.fault.active -= 1
+
+
+def _note(fault: Fault, inbound: Inbound) -> None:
+    fault.hits += 1
+    inbound.struck_by(fault.name)

@@ -4,7 +4,7 @@ import asyncio
 import socket
 import struct
 import time
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from aiohttp import web
 
@@ -45,10 +45,14 @@ def _error(fault: Fault, status: int) -> web.Response:
     rule = fault.rule
     if rule.body is None:
         detail = f"the fault {fault.name} answers {status}"
-        return Problem("injected-fault", detail, status=status, headers=dict(rule.response_headers)).response()
+        response = Problem("injected-fault", detail, status=status).response()
+        response.headers.update(rule.response_headers)
+        return response
     kind = "application/json" if rule.body.lstrip()[:1] in ("{", "[") else "text/plain; charset=utf-8"
-    headers = {"Content-Type": kind} | {name.title(): value for name, value in rule.response_headers.items()}
-    return web.Response(status=status, body=rule.body.encode("utf-8", "replace"), headers=headers)
+    headers = {"Content-Type": kind}
+    response = web.Response(status=status, body=rule.body.encode("utf-8", "replace"), headers=headers)
+    response.headers.update(rule.response_headers)
+    return response
 
 
 async def _cut(request: web.Request, linger: bytes | None) -> NoReturn:
@@ -75,11 +79,14 @@ async def _truncated(request: web.Request, response: web.StreamResponse | None) 
 
 def _corrupted(response: web.StreamResponse | None) -> web.Response:
     body = _body(response)
-    return web.Response(
+    answer = web.Response(
         status=200 if response is None else response.status,
         body=body[: len(body) // 2] + b"\xff\x00",
-        headers=_kept(response) | {"Content-Type": "application/json"},
+        headers=None if response is None else response.headers,
     )
+    answer.headers.popall("Content-Length", None)
+    answer.headers["Content-Type"] = "application/json"
+    return answer
 
 
 async def _throttled(
@@ -95,10 +102,15 @@ async def _throttled(
         return None
     answer = await _begun(request, response, len(body))
     size = max(1, round(rate * _TICK))
-    for start in range(0, len(body), size):
-        piece = body[start : start + size]
-        await answer.write(piece)
-        await fault.hold(len(piece) / rate)
+    try:
+        for start in range(0, len(body), size):
+            piece = body[start : start + size]
+            await fault.hold(len(piece) / rate)
+            await answer.write(piece)
+    except asyncio.CancelledError:
+        if request.transport is not None:  # an answer that has begun has no other end
+            request.transport.abort()
+        raise
     return answer
 
 
@@ -106,20 +118,16 @@ async def _begun(request: web.Request, response: web.StreamResponse | None, leng
     """An answer whose headers are on their way: those of `response`, and those that every answer has."""
     inbound = propagation.current.get()
     assert inbound is not None
-    headers = _kept(response) | {propagation.REQUEST_ID: inbound.request_id, HEADER: inbound.fault or ""}
     if response is None:
-        headers["Content-Type"] = "application/json"
-    answer = web.StreamResponse(status=200 if response is None else response.status, headers=headers)
+        answer = web.StreamResponse(headers={"Content-Type": "application/json"})
+    else:
+        answer = web.StreamResponse(status=response.status, headers=response.headers)
+    answer.headers[propagation.REQUEST_ID], answer.headers[HEADER] = inbound.request_id, inbound.fault or ""
     answer.content_length = length
     if response is not None and response.keep_alive is False:
         answer.force_close()
     await answer.prepare(request)
     return answer
-
-
-def _kept(response: web.StreamResponse | None) -> dict[str, str]:
-    headers: Any = {} if response is None else response.headers
-    return {name: value for name, value in headers.items() if name.lower() != "content-length"}
 
 
 def _body(response: web.StreamResponse | None) -> bytes:

@@ -71,8 +71,9 @@ class InForce:
             self._log.error("config.crashed", exc_info=error)
             return
         layers = new.layers.over(self.config.layers)
-        if layers.api and check(layers):  # an edit that the new file leaves without its ground
-            layers = new.layers
+        if layers.api and (wrong := check(layers)):  # edits that the new file leaves without their ground
+            lost = {fault.path[1] for fault in wrong if fault.path[0] == "faults"}
+            layers = replace(layers, api={name: edit for name, edit in layers.api.items() if name not in lost})
         self._take(build(layers, new.path, new.folder), "file")
 
     def edit(self, name: str, keys: dict[str, Any] | None, by: str = "api") -> None:

@@ -40,18 +40,32 @@ class Layers(Struct, frozen=True, kw_only=True):
             table: Any = {"faults": self.api} if name == "api" else getattr(self, name)
             for step in key.split("."):
                 table = table.get(step) if isinstance(table, Mapping) else None
-            if table is not None:
+            if table is not None or (name == "api" and self._taken_back(key)):
                 return name
         return None
+
+    def _taken_back(self, key: str) -> bool:
+        """Whether an edit took back what is said of the dotted `key` below."""
+        section, _, rest = key.partition(".")
+        name, _, field = rest.partition(".")
+        edit = self.api.get(name) if section == "faults" else None
+        field = field.partition(".")[0]
+        return edit is not None and field in edit and edit[field] is None
 
     def edited(self, name: str, keys: Json | None) -> "Layers":
         """The same, with `keys` of the fault `name` set, those that are None removed; or all of it (None)."""
         before = self.api.get(name)
-        return replace(self, api={**self.api, name: keys if keys is None or before is None else {**before, **keys}})
+        if keys is not None and before is not None:
+            known = self.merged()["faults"].get(name) or {}
+            if keys.get("kind", known.get("kind")) != known.get("kind"):  # what belonged to the old kind goes
+                left = without_kind(before)
+                before = {key: value for key, value in before.items() if value is None or key in left}
+            keys = {**before, **keys}
+        return replace(self, api={**self.api, name: keys})
 
     def put(self, name: str, table: Json) -> "Layers":
         """The same, with `table` as the whole of the fault `name`."""
-        known = self.merged()["faults"].get(name, {})
+        known = replace(self, api={}).merged()["faults"].get(name, {})
         return self.edited(name, None).edited(name, {**dict.fromkeys(known), **table})
 
     def over(self, older: "Layers") -> "Layers":
@@ -71,7 +85,8 @@ class Layers(Struct, frozen=True, kw_only=True):
 def merge(base: Any, over: Any) -> Any:
     """`over` laid over `base`, table by table. Of a fault that changes its kind, what belonged to the old one goes."""
     if isinstance(base, Mapping) and isinstance(over, Mapping):
-        if "kind" in base and over.get("kind", base["kind"]) != base["kind"]:
+        kind = base.get("kind")
+        if isinstance(kind, str) and over.get("kind", kind) != kind:  # else it is a fault of that name
             base = without_kind(base)
         return {**base, **{key: merge(base.get(key), value) for key, value in over.items()}}
     return over

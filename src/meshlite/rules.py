@@ -63,7 +63,7 @@ class FaultRule(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, o
     jitter: Positive | None = None
     distribution: Literal["uniform", "normal", "lognormal", "pareto"] = "uniform"
     status: Status | None = None
-    statuses: dict[str, Annotated[float, Meta(gt=0)]] | None = None
+    statuses: dict[str, Annotated[float, Meta(gt=0, le=1_000_000_000)]] | None = None
     body: str | None = None
     response_headers: dict[str, str] = {}
     bytes_per_second: Whole | None = None
@@ -85,7 +85,7 @@ class FaultRule(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, o
             return False
         if self.method is not None and not fnmatchcase(method, self.method.upper()):
             return False
-        return all(fnmatchcase(headers.get(name, ""), wanted) for name, wanted in self.headers.items())
+        return all(name in headers and fnmatchcase(headers[name], wanted) for name, wanted in self.headers.items())
 
 
 class Effect(NamedTuple):
@@ -135,21 +135,23 @@ def _status(rule: FaultRule, roll: float) -> int:
 def _delay(rule: FaultRule, roll: float) -> float:
     """Seconds: from `seconds - jitter` to `seconds + jitter` evenly, or as the distribution's name says.
 
-    normal: mean `seconds`, deviation `jitter`; lognormal: the same mean and deviation, never below 0, a long tail;
-    pareto: never below `seconds`, on average `jitter` more, a heavy tail. At most a day, and to the microsecond.
+    normal: mean `seconds`, deviation `jitter`; lognormal: the same mean and deviation, always above 0, a long tail;
+    pareto: never below `seconds`, on average `jitter` more, a heavy tail. Below 0 counts as 0, above a day as a day; to
+    the microsecond.
     """
     seconds, jitter = rule.seconds or 0.0, rule.jitter
     if jitter is None:
         return seconds
     roll = min(max(roll, 1e-12), 1 - 1e-12)
+    normal = NormalDist().inv_cdf(roll)
     match rule.distribution:
         case "uniform":
             drawn = seconds + jitter * (2 * roll - 1)
         case "normal":
-            drawn = NormalDist(seconds, jitter).inv_cdf(roll)
+            drawn = seconds + jitter * normal
         case "lognormal":
-            variance = math.log1p((jitter / seconds) ** 2)
-            drawn = math.exp(NormalDist(math.log(seconds) - variance / 2, math.sqrt(variance)).inv_cdf(roll))
+            variance = math.log1p(min(jitter / seconds, 1e9) ** 2)
+            drawn = seconds * math.exp(math.sqrt(variance) * normal - variance / 2)
         case "pareto":
             drawn = seconds * (1 - roll) ** (-1 / (1 + seconds / jitter))
     return round(min(max(drawn, 0.0), _LONGEST), 6)
@@ -189,13 +191,15 @@ def _missing(rule: FaultRule) -> Iterator[tuple[str, str]]:
         if not rule.statuses:
             yield "statuses", "expected at least one status with its weight, such as {503 = 3, 500 = 1}"
         for status in rule.statuses:
-            if not (status.isascii() and status.isdigit() and 400 <= int(status) <= 599):
+            if not (len(status) == 3 and status.isascii() and status.isdigit() and 400 <= int(status) <= 599):
                 yield f"statuses.{status}", "expected a status from 400 to 599"
 
 
 def _sequence(rule: FaultRule) -> Iterator[tuple[str, str]]:
     if rule.repeat and rule.script is None:
         yield "repeat", "needs a script"
+    if rule.script is not None and rule.kind not in rule.script:
+        yield "script", f"never comes to the fault's own kind, {rule.kind}: have it there, or change the kind"
     if rule.draw == "request-id":
         for key, usual in (("after", 0), ("every", 1), ("times", None), ("script", None)):
             if getattr(rule, key) != usual:
@@ -204,8 +208,12 @@ def _sequence(rule: FaultRule) -> Iterator[tuple[str, str]]:
         for name, value in getattr(rule, key).items():
             if not _TOKEN.issuperset(name) or not name or not all(char.isprintable() for char in value):
                 yield f"{key}.{name}", "expected a header's name and a printable value"
+    for name in rule.response_headers:
+        if name.lower() in _NOT_A_FAULTS:
+            yield f"response_headers.{name}", "is not a fault's to say: every answer has its own"
 
 
+_NOT_A_FAULTS = frozenset({"connection", "content-length", "transfer-encoding", "meshlite-fault", "x-request-id"})
 _TOKEN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-.^_`|~")
 
 
