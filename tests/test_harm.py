@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from meshlite.errors import CalleeFailed, CalleeUnreachable, CallError, CallTimedOut
-from tests.conftest import Answer, OnLoop, StartMesh, World
+from tests.conftest import MOODY, Answer, OnLoop, StartMesh, World
 
 NEW = {"name": "New", "email": "new@example.com"}
 NEEDS = {
@@ -298,6 +298,12 @@ async def test_unready_is_about_readiness_only(mesh: World) -> None:
     mesh.set_faults(*fault("unready"))
     refused = await mesh.get("users", "/readyz")
     assert (refused.status, refused.json, refused.headers["meshlite-fault"]) == (503, {"status": "unready"}, "f")
+    assert (mesh.logged("request.completed")[-1]["route"], mesh.logged("request.completed")[-1]["fault"]) == (
+        "/readyz",
+        "f",
+    )
+    metrics = (await mesh.get("control", "/metrics")).body.decode()
+    assert 'meshlite_injected_faults_total{fault="f",service="users"} 1.0' in metrics
     for path in ("/healthz", "/users/1"):
         answer = await mesh.get("users", path)
         assert (answer.status, "meshlite-fault" in answer.headers) == (200, False)
@@ -554,3 +560,39 @@ async def test_an_answer_that_has_begun_is_left_alone(
     status, headers, body = parts(await raw(world, "GET /stream"))
     assert (status, body) == (200, b"0123456789")
     assert "meshlite-fault" not in headers
+
+
+async def test_a_fault_counts_from_when_it_was_switched_on(mesh: World) -> None:
+    """Off and on again, or changed: from the beginning. A change elsewhere leaves it where it was."""
+    once = fault("error", "times=1")
+    seen = []
+    for texts in (
+        once,
+        [*once, *fault("reset", service="orders", name="g")],
+        [],
+        once,
+        fault("error", "times=2"),
+        once,
+    ):
+        mesh.set_faults(*texts)
+        seen.append([(await mesh.get("users", "/users/1")).status for _ in range(3)])
+    assert seen == [[500, 200, 200], [200] * 3, [200] * 3, [500, 200, 200], [500, 500, 200], [500, 200, 200]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["throttle", "truncate", "reset", "hang"])
+def test_a_kill_amid_a_fault_is_no_crash(on_loop: OnLoop, own: Any, kind: str) -> None:
+    """Connections are cut while answers are on their way: the requests count as gone, none as failed."""
+
+    async def test(start_mesh: StartMesh) -> None:
+        keys = ("bytes_per_second=10_000_000",) if kind == "throttle" else ()
+        world = await start_mesh(MOODY, *fault(kind, "phase=response", *keys))
+        held = [asyncio.create_task(world.get("users", "/much?size=30000000")) for _ in range(20)]
+        await asyncio.sleep(0.1)
+        await world.mesh.kill_service("users")
+        await asyncio.gather(*held, return_exceptions=True)
+        await rest(world)
+        assert world.logged("request.crashed") == []
+        assert {line["status"] for line in world.logged("request.completed")} <= {499, 200}
+
+    on_loop(test)

@@ -120,6 +120,8 @@ async def test_a_fault_that_changes_its_kind_loses_what_belonged_to_the_old_one(
     kept.inforce.edit("slow", {"jitter": 1.0})
     kept.inforce.edit("slow", {"kind": "error", "status": 500})
     assert kept.rule() == {"service": "users", "kind": "error", "probability": 0.5, "status": 500}
+    found = sources(kept.inforce.config)
+    assert [found[f"faults.slow.{key}"] for key in ("kind", "seconds", "probability")] == ["api", "default", "file"]
     kept.inforce.edit("slow", {"kind": "delay", "seconds": 7.0})
     assert kept.rule() == {"service": "users", "kind": "delay", "probability": 0.5, "seconds": 7.0}
 

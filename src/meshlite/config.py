@@ -349,8 +349,12 @@ def _flat(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 def sources(config: Config) -> dict[str, str]:
     """Where each key's value came from: "default", "file", "flag" or "api"."""
     found = {}
+    merged = config.layers.merged()["faults"]
     for key in flat(config):
         source = config.layers.source(key)
+        section, *steps = key.split(".", 3)
+        if section == "faults" and steps and steps[1] not in merged[steps[0]]:  # taken back, or another kind's
+            source = "api" if steps[1] in (config.layers.api.get(steps[0]) or ()) else "default"
         if source is None and key.startswith("edges."):  # an edge does as all edges do, unless it says otherwise
             source = config.layers.source(f"policy.{key.split('.', 3)[3]}")
         found[key] = source or "default"

@@ -4,6 +4,7 @@ import asyncio
 import socket
 import struct
 import time
+from collections.abc import Awaitable
 from typing import NoReturn
 
 from aiohttp import web
@@ -72,7 +73,7 @@ async def _truncated(request: web.Request, response: web.StreamResponse | None) 
     if not body or request.method == "HEAD":
         await _cut(request, None)
     answer = await _begun(request, response, len(body))
-    await answer.write(body[: len(body) // 2])
+    await _sent(request, answer.write(body[: len(body) // 2]))
     answer.force_close()
     return answer
 
@@ -106,12 +107,20 @@ async def _throttled(
         for start in range(0, len(body), size):
             piece = body[start : start + size]
             await fault.hold(len(piece) / rate)
-            await answer.write(piece)
+            await _sent(request, answer.write(piece))
     except asyncio.CancelledError:
         if request.transport is not None:  # an answer that has begun has no other end
             request.transport.abort()
         raise
     return answer
+
+
+async def _sent(request: web.Request, sending: Awaitable[object]) -> None:
+    """Send; where the connection has just been cut, wait for aiohttp to hear of it and cancel this very task."""
+    try:
+        await sending
+    except ConnectionResetError:
+        await _cut(request, None)
 
 
 async def _begun(request: web.Request, response: web.StreamResponse | None, length: int) -> web.StreamResponse:
@@ -126,7 +135,7 @@ async def _begun(request: web.Request, response: web.StreamResponse | None, leng
     answer.content_length = length
     if response is not None and response.keep_alive is False:
         answer.force_close()
-    await answer.prepare(request)
+    await _sent(request, answer.prepare(request))
     return answer
 
 

@@ -40,17 +40,9 @@ class Layers(Struct, frozen=True, kw_only=True):
             table: Any = {"faults": self.api} if name == "api" else getattr(self, name)
             for step in key.split("."):
                 table = table.get(step) if isinstance(table, Mapping) else None
-            if table is not None or (name == "api" and self._taken_back(key)):
+            if table is not None:
                 return name
         return None
-
-    def _taken_back(self, key: str) -> bool:
-        """Whether an edit took back what is said of the dotted `key` below."""
-        section, _, rest = key.partition(".")
-        name, _, field = rest.partition(".")
-        edit = self.api.get(name) if section == "faults" else None
-        field = field.partition(".")[0]
-        return edit is not None and field in edit and edit[field] is None
 
     def edited(self, name: str, keys: Json | None) -> "Layers":
         """The same, with `keys` of the fault `name` set, those that are None removed; or all of it (None)."""
