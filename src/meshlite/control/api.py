@@ -9,85 +9,21 @@ from aiohttp import web
 from msgspec import Struct
 
 from meshlite import __version__
-from meshlite.config import EDGES, SERVICES, EdgePolicy, flat, sources
+from meshlite.config import EDGES, SERVICES, flat, sources
 from meshlite.control import faults  # noqa: F401  its routes
 from meshlite.control.base import FEED, LINES, MESH, RATES, Lines, routes, unknown
 from meshlite.control.feed import KINDS, Feed
 from meshlite.control.guard import make_guard
 from meshlite.control.rates import Rate, Rates
+from meshlite.control.views import EdgeList, EdgeView, ServiceList, ServiceView, edge_view, service_view
 from meshlite.errors import StartError
 from meshlite.mesh import Mesh
 from meshlite.resilience.edge import Edge
-from meshlite.service import Service
 from meshlite.wire.messages import Text, body, query, reply
 from meshlite.wire.problems import Problem
 
 _CHANGES = ("foreign-origin",)
 _OF_BODIES = ("body-too-large", "unsupported-media-type", "invalid-fields")
-
-
-class ServiceView(Struct, frozen=True):
-    """A service: where it is, whether it takes requests (and if not, why), and its last ten seconds."""
-
-    name: str
-    url: str
-    state: str
-    reason: str | None
-    in_flight: int
-    rate: float
-    error_rate: float
-    p99_ms: float | None
-
-
-class ServiceList(Struct, frozen=True):
-    """All services."""
-
-    services: list[ServiceView]
-
-
-class BreakerView(Struct, frozen=True):
-    """A breaker: its state, why, since how many seconds; `retry_after` those until a call gets in, null where none."""
-
-    key: str
-    state: str
-    reason: str
-    age: float
-    retry_after: float | None
-    consecutive_failures: int
-    probes: int
-    probe_successes: int
-    opened: int
-    in_flight: int
-    total_successes: int
-    total_failures: int
-    total_ignored: int
-    total_refused: int
-
-
-class EdgeView(Struct, frozen=True):
-    """An edge: its policy in force (null: switched off), its breakers, what is under way, its last ten seconds.
-
-    `amplification` is attempts per call.
-    """
-
-    caller: str
-    callee: str
-    policy: EdgePolicy
-    mode: str
-    breakers: list[BreakerView]
-    in_flight: int
-    waiting: int
-    amplification: float
-    rate: float
-    error_rate: float
-    refused_rate: float
-    p99_ms: float | None
-
-
-class EdgeList(Struct, frozen=True):
-    """All edges."""
-
-    edges: list[EdgeView]
 
 
 class NewMode(Struct, frozen=True, forbid_unknown_fields=True):
@@ -135,49 +71,10 @@ class LogList(Struct, frozen=True):
     logs: list[dict[str, Any]]
 
 
-def _service(request: web.Request, service: Service, rates: dict[str, Rate]) -> ServiceView:
-    rate = rates.get(service.name, Rate())
-    return ServiceView(
-        name=service.name,
-        url=service.url,
-        state=service.state,
-        reason=service.reason or None,
-        in_flight=service.boundary.in_flight,
-        rate=rate.rate,
-        error_rate=rate.error_rate,
-        p99_ms=rate.p99_ms,
-    )
-
-
-def _edge(edge: Edge, rates: dict[str, Rate]) -> EdgeView:
-    rate = rates.get(edge.name, Rate())
-    return EdgeView(
-        caller=edge.caller,
-        callee=edge.callee,
-        policy=edge.policy,
-        mode=edge.mode,
-        breakers=[_breaker(key, breaker.snapshot()) for key, breaker in edge.breakers()],
-        in_flight=edge.in_flight,
-        waiting=edge.waiting,
-        amplification=round(edge.amplification, 3),
-        rate=rate.rate,
-        error_rate=rate.error_rate,
-        refused_rate=rate.refused_rate,
-        p99_ms=rate.p99_ms,
-    )
-
-
-def _breaker(key: str, now: Any) -> BreakerView:
-    return BreakerView(
-        key=key,
-        **{name: getattr(now, name) for name in BreakerView.__struct_fields__ if name != "key"},
-    )
-
-
 @routes.add("GET", "/api/services", "List the services", {200: ServiceList})
 async def list_services(request: web.Request) -> web.Response:
     rates = request.app[RATES].now()
-    return reply(ServiceList([_service(request, service, rates) for service in request.app[MESH].services.values()]))
+    return reply(ServiceList([service_view(service, rates) for service in request.app[MESH].services.values()]))
 
 
 @routes.add(
@@ -204,13 +101,13 @@ async def command_service(request: web.Request) -> web.Response:
         await commands[action](name)
     except StartError as error:
         raise Problem("not-started", str(error)) from error
-    return reply(_service(request, mesh.services[name], request.app[RATES].now()))
+    return reply(service_view(mesh.services[name], request.app[RATES].now()))
 
 
 @routes.add("GET", "/api/edges", "List the edges, with their policies and breakers", {200: EdgeList})
 async def list_edges(request: web.Request) -> web.Response:
     rates = request.app[RATES].now()
-    return reply(EdgeList([_edge(edge, rates) for edge in request.app[MESH].edges.values()]))
+    return reply(EdgeList([edge_view(edge, rates) for edge in request.app[MESH].edges.values()]))
 
 
 _OF_EDGE: dict[str, Any] = {
@@ -242,7 +139,7 @@ async def set_breaker(request: web.Request) -> web.Response:
         edge.set_mode(new.mode)
     except ValueError as error:
         raise Problem("no-breaker", str(error)) from error
-    return reply(_edge(edge, request.app[RATES].now()))
+    return reply(edge_view(edge, request.app[RATES].now()))
 
 
 @routes.add(
@@ -251,7 +148,7 @@ async def set_breaker(request: web.Request) -> web.Response:
 async def reset_breaker(request: web.Request) -> web.Response:
     edge = _of(request)
     edge.reset()
-    return reply(_edge(edge, request.app[RATES].now()))
+    return reply(edge_view(edge, request.app[RATES].now()))
 
 
 @routes.add(

@@ -1,0 +1,115 @@
+"""What the control plane says of a service and of an edge."""
+
+from typing import Any
+
+from msgspec import Struct
+
+from meshlite.config import EdgePolicy
+from meshlite.control.rates import Rate
+from meshlite.resilience.edge import Edge
+from meshlite.service import Service
+
+
+class ServiceView(Struct, frozen=True):
+    """A service: where it is, whether it takes requests (and if not, why), and its last ten seconds."""
+
+    name: str
+    url: str
+    state: str
+    reason: str | None
+    in_flight: int
+    rate: float
+    error_rate: float
+    p99_ms: float | None
+
+
+class ServiceList(Struct, frozen=True):
+    """All services."""
+
+    services: list[ServiceView]
+
+
+class BreakerView(Struct, frozen=True):
+    """A breaker: its state, why, since how many seconds; `retry_after` those until a call gets in, null where none."""
+
+    key: str
+    state: str
+    reason: str
+    age: float
+    retry_after: float | None
+    consecutive_failures: int
+    probes: int
+    probe_successes: int
+    opened: int
+    in_flight: int
+    total_successes: int
+    total_failures: int
+    total_ignored: int
+    total_refused: int
+
+
+class EdgeView(Struct, frozen=True):
+    """An edge: its policy in force (null: switched off), its breakers, what is under way, its last ten seconds.
+
+    `amplification` is attempts per call.
+    """
+
+    caller: str
+    callee: str
+    policy: EdgePolicy
+    mode: str
+    breakers: list[BreakerView]
+    in_flight: int
+    waiting: int
+    amplification: float
+    rate: float
+    error_rate: float
+    refused_rate: float
+    p99_ms: float | None
+
+
+class EdgeList(Struct, frozen=True):
+    """All edges."""
+
+    edges: list[EdgeView]
+
+
+def service_view(service: Service, rates: dict[str, Rate]) -> ServiceView:
+    """What is to be said of one service."""
+    rate = rates.get(service.name, Rate())
+    return ServiceView(
+        name=service.name,
+        url=service.url,
+        state=service.state,
+        reason=service.reason or None,
+        in_flight=service.boundary.in_flight,
+        rate=rate.rate,
+        error_rate=rate.error_rate,
+        p99_ms=rate.p99_ms,
+    )
+
+
+def edge_view(edge: Edge, rates: dict[str, Rate]) -> EdgeView:
+    """What is to be said of one edge."""
+    rate = rates.get(edge.name, Rate())
+    return EdgeView(
+        caller=edge.caller,
+        callee=edge.callee,
+        policy=edge.policy,
+        mode=edge.mode,
+        breakers=[_breaker(key, breaker.snapshot()) for key, breaker in edge.breakers()],
+        in_flight=edge.in_flight,
+        waiting=edge.waiting,
+        amplification=round(edge.amplification, 3),
+        rate=rate.rate,
+        error_rate=rate.error_rate,
+        refused_rate=rate.refused_rate,
+        p99_ms=rate.p99_ms,
+    )
+
+
+def _breaker(key: str, now: Any) -> BreakerView:
+    return BreakerView(
+        key=key,
+        **{name: getattr(now, name) for name in BreakerView.__struct_fields__ if name != "key"},
+    )
