@@ -25,6 +25,8 @@ class InForce:
 
     def __init__(self, config: Config, apply: Callable[[Config], None], bus: Bus, log: FilteringBoundLogger) -> None:
         self.config = config
+        self.begun = config
+        """What it was at the start: so everything still is that waits for a restart."""
         self.waiting: tuple[str, ...] = ()
         """The keys whose new values wait for a restart."""
         self._apply = apply

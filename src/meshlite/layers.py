@@ -39,6 +39,8 @@ class Layers(Struct, frozen=True, kw_only=True):
         for name in ("api", "flag", "file", "default"):
             table: Any = {"faults": self.api} if name == "api" else getattr(self, name)
             for step in key.split("."):
+                if name == "api" and isinstance(table, Mapping) and table.get(step, table) is None:
+                    return name  # what was taken back is as the edit left it
                 table = table.get(step) if isinstance(table, Mapping) else None
             if table is not None:
                 return name
@@ -47,18 +49,14 @@ class Layers(Struct, frozen=True, kw_only=True):
     def edited(self, name: str, keys: Json | None) -> "Layers":
         """The same, with `keys` of the fault `name` set, those that are None removed; or all of it (None)."""
         before = self.api.get(name)
-        if keys is not None and before is not None:
-            known = self.merged()["faults"].get(name) or {}
-            if keys.get("kind", known.get("kind")) != known.get("kind"):  # what belonged to the old kind goes
-                left = without_kind(before)
-                before = {key: value for key, value in before.items() if value is None or key in left}
-            keys = {**before, **keys}
-        return replace(self, api={**self.api, name: keys})
+        if keys and before and "kind" in keys and keys["kind"] != self.merged()["faults"][name].get("kind"):
+            before = {**dict.fromkeys(before), **without_kind(before)}
+        return replace(self, api={**self.api, name: keys if keys is None or before is None else {**before, **keys}})
 
     def put(self, name: str, table: Json) -> "Layers":
         """The same, with `table` as the whole of the fault `name`."""
-        known = replace(self, api={}).merged()["faults"].get(name, {})
-        return self.edited(name, None).edited(name, {**dict.fromkeys(known), **table})
+        below = replace(self, api={}).merged()["faults"].get(name, {})
+        return replace(self, api={**self.api, name: {**dict.fromkeys(below), **table}})
 
     def over(self, older: "Layers") -> "Layers":
         """These tables with the edits of `older`, but for keys of which the file now says something else."""

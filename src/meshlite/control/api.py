@@ -3,23 +3,24 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from aiohttp import web
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from meshlite import __version__
-from meshlite.config import EDGES, SERVICES, flat, sources
+from meshlite.config import EDGES, HOT, SERVICES, flat, sources
 from meshlite.control import faults  # noqa: F401  its routes
 from meshlite.control.base import FEED, LINES, MESH, RATES, Lines, routes, unknown
 from meshlite.control.feed import KINDS, Feed
 from meshlite.control.guard import make_guard
 from meshlite.control.rates import Rate, Rates
+from meshlite.control.text import reply
 from meshlite.control.views import EdgeList, EdgeView, ServiceList, ServiceView, edge_view, service_view
 from meshlite.errors import StartError
 from meshlite.mesh import Mesh
 from meshlite.resilience.edge import Edge
-from meshlite.wire.messages import Text, body, query, reply
+from meshlite.wire.messages import Text, body, query
 from meshlite.wire.problems import Problem
 
 _CHANGES = ("foreign-origin",)
@@ -59,7 +60,7 @@ class ConfigView(Struct, frozen=True):
 class LogQuery(Struct, frozen=True):
     """The last so many lines, of one service, of one event, of at least a level."""
 
-    limit: int = 100
+    limit: Annotated[int, Meta(ge=1, le=1_000, description="how many at the most")] = 100
     service: Text | None = None
     event: Text | None = None
     level: Literal["debug", "info", "warning", "error"] = "debug"
@@ -163,17 +164,21 @@ async def reset(request: web.Request) -> web.Response:
     switched = [name for name, rule in mesh.config.faults.items() if rule.enabled]
     for name in switched:
         mesh.inforce.edit(name, {"enabled": False})
-    started = [name for name, service in mesh.services.items() if service.state != "running"]
-    for name in started:
-        try:
-            await mesh.start_service(name)
-        except StartError as error:
-            raise Problem("not-started", str(error)) from error
+    started, failed = [], []
+    for name, service in mesh.services.items():
+        if service.state != "running":
+            try:
+                await mesh.start_service(name)
+                started.append(name)
+            except StartError as error:  # the rest is done all the same
+                failed.append(str(error))
     closed = []
     for edge in mesh.edges.values():
         if edge.mode != "auto" or any(not breaker.pristine for _, breaker in edge.breakers()):
             closed.append(edge.name)
         edge.reset()
+    if failed:
+        raise Problem("not-started", "; ".join(failed))
     return reply(ResetReport(switched, closed, started))
 
 
@@ -181,6 +186,7 @@ async def reset(request: web.Request) -> web.Response:
 async def get_config(request: web.Request) -> web.Response:
     mesh = request.app[MESH]
     config, origin = mesh.config, sources(mesh.config)
+    origin |= {key: source for key, source in sources(mesh.inforce.begun).items() if key.split(".", 1)[0] not in HOT}
     values = [
         ConfigValue(key, "hidden" if key == "control.token" and value else value, origin[key])
         for key, value in flat(config).items()
@@ -209,13 +215,23 @@ async def list_logs(request: web.Request) -> web.Response:
     return reply(LogList(found))
 
 
+@routes.add(
+    "GET",
+    "/api/events",
+    "The mesh's facts as they come: server-sent events, each `data` a JSON object",
+    {200: str},
+    media="text/event-stream",
+    headers={"Last-Event-ID": "the id of the event that was seen last: what came after it comes first"},
+    problems=("overloaded",),
+)
 async def events(request: web.Request) -> web.StreamResponse:
     return await request.app[FEED].serve(request)
 
 
+@routes.add("GET", "/metrics", "All metrics, as Prometheus reads them", {200: str}, media="text/plain")
 async def metrics(request: web.Request) -> web.Response:
     mesh = request.app[MESH]
-    for edge in mesh.edges.values():  # time alone moves a breaker too, and no event tells of it until somebody looks
+    for edge in mesh.edges.values():
         for key, breaker in edge.breakers():
             mesh.metrics.breaker(edge.caller, edge.callee, key, str(breaker.state))
     return web.Response(
@@ -224,17 +240,26 @@ async def metrics(request: web.Request) -> web.Response:
 
 
 async def _sampling(app: web.Application) -> AsyncIterator[None]:
-    """Rates are sampled, and told to the feed, for as long as the app runs."""
+    """Once a second, for as long as the app runs: rates are sampled, and the feed told of them; breakers looked at."""
+    mesh, feed = app[MESH], app[FEED]
 
-    def tell(rates: dict[str, Rate]) -> None:
+    def each(rates: dict[str, Rate]) -> None:
+        rates.pop("control", None)  # to ask how the mesh fares is no traffic of the mesh's
         if rates:
-            app[FEED].tell("requests.summarized", {"rates": rates})
+            feed.tell("requests.summarized", {"rates": rates})
+        for edge in mesh.edges.values():
+            for _, breaker in edge.breakers():
+                _ = breaker.state  # time alone moves a breaker too, and it says so to whoever looks
 
-    task = asyncio.create_task(app[RATES].run(tell), name="rates")
+    task = asyncio.create_task(app[RATES].run(each), name="rates")
     yield
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
+
+
+async def _end_of_events(app: web.Application) -> None:
+    app[FEED].close()
 
 
 def create_app(mesh: Mesh, lines: Lines = tuple) -> tuple[web.Application, Callable[[web.Request], None]]:
@@ -244,7 +269,6 @@ def create_app(mesh: Mesh, lines: Lines = tuple) -> tuple[web.Application, Calla
     app[RATES] = Rates(mesh.metrics.tallies, mesh.clock)
     mesh.bus.subscribe(app[FEED].hear, *KINDS)
     app.cleanup_ctx.append(_sampling)
-    app.router.add_get("/metrics", metrics)
-    app.router.add_get("/api/events", events)
+    app.on_shutdown.append(_end_of_events)
     routes.mount(app, lambda: mesh.state, __version__)
     return app, make_guard(mesh.config)

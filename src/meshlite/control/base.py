@@ -17,7 +17,11 @@ RATES = web.AppKey("rates", Rates)
 Lines = Callable[[], Iterable[Mapping[str, Any]]]
 LINES: web.AppKey[Lines] = web.AppKey("lines")
 
-routes = Routes("meshlite control", "What is running, how it fares, and what is to become of it.")
+routes = Routes(
+    "meshlite control",
+    "What is running, how it fares, and what is to become of it.",
+    problems=("unauthorized", "misdirected"),
+)
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> Problem:

@@ -8,12 +8,13 @@ from msgspec import Struct
 
 from meshlite.config import Name
 from meshlite.control.base import MESH, routes, unknown
+from meshlite.control.text import reply
 from meshlite.faults import Fault
 from meshlite.mesh import Mesh
 from meshlite.rules import FaultRule
 from meshlite.validation import Fault as Wrong
-from meshlite.validation import Invalid
-from meshlite.wire.messages import body, reply
+from meshlite.validation import Invalid, faults
+from meshlite.wire.messages import body
 from meshlite.wire.problems import invalid
 
 _PROBLEMS = ("malformed-request", "foreign-origin", "body-too-large", "unsupported-media-type", "invalid-fields")
@@ -73,6 +74,9 @@ async def list_faults(request: web.Request) -> web.Response:
 )
 async def put_fault(request: web.Request) -> web.Response:
     mesh, name, table = request.app[MESH], request.match_info["name"], await _table(request)
+    if faults(name, Name):
+        detail = f"expected lower-case letters, digits and hyphens, got {name!r:.70}"
+        raise invalid([Wrong(("name",), detail)], pointers=False)
     is_new = name not in mesh.config.faults
     try:
         mesh.inforce.put(name, table)
@@ -124,7 +128,7 @@ async def _table(request: web.Request) -> dict[str, Any]:
 
 
 def _refused(error: Invalid, name: str) -> Exception:
-    """The faults found, with their places in the body; a wrong name is the path's."""
+    """The faults found, with their places in the body."""
     found = []
     for fault in error.faults:
         path = fault.path[2:] if fault.path[:2] == ("faults", name) else fault.path

@@ -1,19 +1,19 @@
 """The mesh's facts as server-sent events: kept in a bounded buffer, read by whoever keeps up.
 
-A reader that falls behind the buffer, or whose connection takes nothing for ten seconds, is dropped and never waited
+A reader that falls behind the buffer, or whose connection takes nothing for ten seconds, is cut off and never waited
 for; when it comes back it says where it was (`Last-Event-ID`) and gets what it missed, as far as the buffer reaches.
+When the control plane closes, the stream ends.
 """
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterator
 from typing import Any
 
-import msgspec
 from aiohttp import web
 
 from meshlite import propagation
+from meshlite.control.text import encoded
 from meshlite.events import CallCompleted, Fact, RequestCompleted
 from meshlite.wire.problems import Problem
 
@@ -26,7 +26,7 @@ KINDS = tuple(kind for kind in Fact.__subclasses__() if kind not in (RequestComp
 
 
 class Feed:
-    """Numbers what it is told, and hands it to every reader."""
+    """Numbers what it is told, and hands it to every reader until it is closed."""
 
     def __init__(self) -> None:
         self._boot = f"{time.time_ns() // 1_000_000:x}"
@@ -34,64 +34,83 @@ class Feed:
         self._number = 0
         self._news = asyncio.Event()
         self._readers = 0
+        self._closed = False
 
     def hear(self, fact: Fact) -> None:
         """A sink for the bus."""
-        self.tell(fact.name, msgspec.to_builtins(fact))
+        self.tell(fact.name, fact)
 
-    def tell(self, name: str, data: dict[str, Any]) -> None:
+    def tell(self, name: str, data: Any) -> None:
         """Keep an event, and wake the readers."""
         self._number += 1
         head = f"id: {self._boot}-{self._number}\nevent: {name}\ndata: "
-        self._kept.append((self._number, head.encode() + msgspec.json.encode(data) + b"\n\n"))
+        self._kept.append((self._number, head.encode() + encoded(data) + b"\n\n"))
+        self._wake()
+
+    def close(self) -> None:
+        """End every reader's stream, once it has what it was told."""
+        self._closed = True
+        self._wake()
+
+    def _wake(self) -> None:
         news, self._news = self._news, asyncio.Event()
         news.set()
 
-    def _after(self, last_id: str | None) -> int:
+    def _seen(self, last_id: str | None) -> int:
         """The number that a reader has seen last: all up to now where it names none, nothing where it is not ours."""
-        if last_id is None:
+        if not last_id:
             return self._number
-        boot, _, number = last_id.partition("-")
-        return int(number) if boot == self._boot and number.isascii() and number.isdigit() and len(number) < 16 else 0
+        boot, _, text = last_id.partition("-")
+        number = int(text) if boot == self._boot and text.isascii() and text.isdigit() and len(text) < 16 else 0
+        return number if number <= self._number else 0
 
-    def _since(self, number: int) -> Iterator[bytes]:
-        return (event for at, event in self._kept if at > number)
+    def _after(self, number: int) -> bytes:
+        return b"".join(event for at, event in self._kept if at > number)
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Send events until the reader goes, or is too slow. Raises Problem where there are too many readers."""
+        headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        if request.method == "HEAD":
+            return web.Response(headers=headers)
         if self._readers >= READERS:
             raise Problem("overloaded", f"{READERS} readers of events are enough", retry_after=5.0)
-        self._readers += 1
-        try:
-            return await self._send(request)
-        finally:
-            self._readers -= 1
-
-    async def _send(self, request: web.Request) -> web.StreamResponse:
         inbound = propagation.current.get()
-        headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         if inbound is not None:
             headers[propagation.REQUEST_ID] = inbound.request_id
         response = web.StreamResponse(headers=headers)
         response.force_close()
-        await response.prepare(request)
-        seen, piece = self._after(request.headers.get("Last-Event-ID")), b"retry: 1000\n\n"
-        first = True
+        self._readers += 1
+        whole = False
         try:
-            while True:
-                async with asyncio.timeout(PATIENCE):
-                    await response.write(piece)
-                if not first and self._kept and seen < self._kept[0][0] - 1:
-                    break  # what it has not seen is gone: it is too slow
-                first = False
-                piece, seen, news = b"".join(self._since(seen)), self._number, self._news
-                if not piece:
-                    try:
-                        async with asyncio.timeout(HEARTBEAT):
-                            await news.wait()
-                        piece, seen = b"".join(self._since(seen)), self._number
-                    except TimeoutError:
-                        piece = b": still here\n\n"
+            await response.prepare(request)
+            whole = await self._send(response, self._seen(request.headers.get("Last-Event-ID")))
         except (ConnectionResetError, TimeoutError):
-            request.protocol.force_close()
+            pass  # it has gone, or takes nothing
+        finally:
+            self._readers -= 1
+            if not whole and request.transport is not None:
+                request.transport.abort()  # to close it would be to wait until the reader has taken all that was sent
         return response
+
+    async def _send(self, response: web.StreamResponse, seen: int) -> bool:
+        """Whether the reader kept up to the end. Raises TimeoutError where it takes nothing for too long."""
+        piece = b"retry: 1000\n\n" + self._after(seen)
+        while True:
+            seen = self._number
+            async with asyncio.timeout(PATIENCE):
+                await response.write(piece)
+            piece = b"" if seen < self._number or self._closed else await self._silence()
+            if self._kept and seen < self._kept[0][0] - 1:
+                return False  # what it has not seen is gone
+            piece = piece or self._after(seen)
+            if not piece:
+                return True
+
+    async def _silence(self) -> bytes:
+        """Nothing as soon as there is news, or a heartbeat."""
+        try:
+            async with asyncio.timeout(HEARTBEAT):
+                await self._news.wait()
+        except TimeoutError:
+            return b": still here\n\n"
+        return b""

@@ -21,7 +21,10 @@ SWAGGER = Path(__file__).parents[1] / "swagger"
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One operation. `answers` maps a status to the body's type (None: no body); `problems` are their types."""
+    """One operation. `answers` maps a status to the body's type (None: no body); `problems` are their types.
+
+    `media` is the content type of an answer with a body.
+    """
 
     method: str
     path: str
@@ -33,6 +36,7 @@ class Route:
     problems: Sequence[str] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     path_types: Mapping[str, Any] = field(default_factory=dict)
+    media: str = "application/json"
 
     @property
     def template(self) -> str:
@@ -41,11 +45,12 @@ class Route:
 
 
 class Routes:
-    """A service's operations, in order."""
+    """A service's operations, in order. `problems` are those that any of them may end in."""
 
-    def __init__(self, title: str, description: str) -> None:
+    def __init__(self, title: str, description: str, problems: Sequence[str] = ()) -> None:
         self.title = title
         self.description = description
+        self.problems = problems
         self._routes: list[Route] = []
 
     def add(
@@ -72,7 +77,7 @@ class Routes:
 
         async def openapi(_: web.Request) -> web.Response:
             nonlocal document
-            document = document or msgspec.json.encode(_document(self.title, self.description, version, operations))
+            document = document or msgspec.json.encode(_document(self, version, operations))
             return web.Response(body=document, content_type="application/json")
 
         operations = [
@@ -90,7 +95,7 @@ class Routes:
         app.router.add_get("/docs/{file}", _docs_file)
 
 
-def _document(title: str, description: str, version: str, operations: Sequence[Route]) -> dict[str, Any]:
+def _document(routes: Routes, version: str, operations: Sequence[Route]) -> dict[str, Any]:
     """The OpenAPI 3.1 document."""
     kinds = {kind for route in operations for kind in (*route.answers.values(), route.body) if kind is not None}
     kinds |= {item.type for route in operations if route.query for item in msgspec.structs.fields(route.query)}
@@ -101,19 +106,19 @@ def _document(title: str, description: str, version: str, operations: Sequence[R
     paths: dict[str, Any] = {}
     for route in operations:
         paths.setdefault(route.template, {})[route.method.lower()] = {
-            "tags": ["probes" if route.template in PROBES else title.removeprefix("meshlite ")],
-            **_operation(route, schema_of),
+            "tags": ["probes" if route.template in PROBES else routes.title.removeprefix("meshlite ")],
+            **_operation(route, schema_of, routes.problems),
         }
     info = {
-        "title": title,
+        "title": routes.title,
         "version": version,
-        "description": description,
+        "description": routes.description,
         "license": {"name": "MIT", "identifier": "MIT"},
     }
     return {"openapi": "3.1.0", "info": info, "paths": paths, "components": {"schemas": components}}
 
 
-def _operation(route: Route, schema_of: Mapping[Any, Any]) -> dict[str, Any]:
+def _operation(route: Route, schema_of: Mapping[Any, Any], problems: Sequence[str]) -> dict[str, Any]:
     parameters = [
         {
             "name": name,
@@ -144,17 +149,17 @@ def _operation(route: Route, schema_of: Mapping[Any, Any]) -> dict[str, Any]:
             "required": True,
             "content": {"application/json": {"schema": schema_of[route.body]}},
         }
-    operation["responses"] = _responses(route, schema_of)
+    operation["responses"] = _responses(route, schema_of, [*route.problems, *problems])
     return operation
 
 
-def _responses(route: Route, schema_of: Mapping[Any, Any]) -> dict[str, Any]:
+def _responses(route: Route, schema_of: Mapping[Any, Any], kinds: Sequence[str]) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     for status, kind in route.answers.items():
-        content = {"content": {"application/json": {"schema": schema_of[kind]}}} if kind is not None else {}
+        content = {"content": {route.media: {"schema": schema_of[kind]}}} if kind is not None else {}
         responses[str(status)] = {"description": _PHRASES[status], **content}
     problems: dict[int, list[str]] = {}
-    for kind in route.problems:
+    for kind in kinds:
         problems.setdefault(TYPES[kind][0], []).append(kind)
     for status, names in sorted(problems.items()):
         content = {CONTENT_TYPE: {"schema": schema_of[ProblemDocument]}}

@@ -1,0 +1,180 @@
+"""`/api/faults`: what can be made, changed and removed, and how wrong ones are refused."""
+
+import asyncio
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Answer, StartMesh, World
+
+HANG = {"service": "users", "kind": "hang"}
+JSON = {"Content-Type": "application/json"}
+
+
+async def ask(world: World, method: str, name: str, body: Any = None) -> Answer:
+    return await world.ask(method, "control", f"/api/faults/{name}", body)
+
+
+async def shown(world: World) -> dict[str, Any]:
+    return {fault["name"]: fault for fault in (await world.get("control", "/api/faults")).json["faults"]}
+
+
+async def test_put_makes_one_and_puts_another_in_its_place(world: World) -> None:
+    """201, then 200; of the one before nothing is left, however often."""
+    created = await ask(world, "PUT", "f", {**HANG, "probability": 0.5, "enabled": True, "duration": 60})
+    assert created.status == 201
+    assert created.json == {
+        **created.json,
+        "name": "f",
+        "enabled": True,
+        "source": "api",
+        "matches": 0,
+        "hits": 0,
+        "active": 0,
+        "rule": {"service": "users", "kind": "hang", "phase": "request", **created.json["rule"]},
+    }
+    assert created.json["remaining"] == pytest.approx(60, abs=1)
+    for status in (500, 503):
+        replaced = await ask(world, "PUT", "f", {"service": "orders", "kind": "error", "status": status})
+        assert replaced.status == 200
+        assert replaced.json["rule"] == {"phase": "request", "service": "orders", "kind": "error", "status": status}
+        assert replaced.json["remaining"] is None
+    assert (await shown(world))["f"] == replaced.json
+
+
+async def test_put_replaces_what_the_file_says_too(start_mesh: StartMesh, tmp_path: Path) -> None:
+    """No key of the file's comes back: not by a second PUT, not after a DELETE."""
+    file = tmp_path / "config.toml"
+    file.write_text("[faults.f]\nservice = 'users'\nkind = 'delay'\nseconds = 3\nphase = 'response'\nafter = 5\n")
+    world = await start_mesh(config=file)
+    new = {"service": "users", "kind": "delay", "seconds": 1.0}
+    for _ in range(3):
+        assert (await ask(world, "PUT", "f", new)).json["rule"] == {"phase": "request", **new}
+    await ask(world, "DELETE", "f")
+    created = await ask(world, "PUT", "f", new)
+    assert (created.status, created.json["rule"]) == (201, {"phase": "request", **new})
+
+
+async def test_patch_changes_only_what_it_names(world: World) -> None:
+    """The other keys stay; nothing at all is fine too; null takes a key back to its default."""
+    await ask(world, "PUT", "f", {**HANG, "probability": 0.5, "route": "/users/*"})
+    patched = await ask(world, "PATCH", "f", {"enabled": True, "route": "/users"})
+    assert patched.status == 200
+    assert patched.json["rule"] == {
+        "phase": "request",
+        "service": "users",
+        "kind": "hang",
+        "enabled": True,
+        "probability": 0.5,
+        "route": "/users",
+    }
+    for body in (None, {}):
+        same = await ask(world, "PATCH", "f", body)
+        assert (same.status, same.json["rule"]) == (200, patched.json["rule"])
+    back = (await ask(world, "PATCH", "f", {"probability": None, "route": None})).json["rule"]
+    assert back == {"phase": "request", "service": "users", "kind": "hang", "enabled": True}
+    values = {v["key"]: v for v in (await world.get("control", "/api/config")).json["config"]}
+    assert values["faults.f.probability"] == {"key": "faults.f.probability", "value": 1.0, "source": "api"}
+
+
+async def test_a_change_of_kind_takes_the_old_kinds_keys_away(world: World) -> None:
+    """Whether the file or an edit had set them."""
+    for name in ("slow-inventory", "f"):
+        await ask(world, "PUT", "f", {"service": "inventory", "kind": "delay", "seconds": 2, "method": "GET"})
+        changed = await ask(world, "PATCH", name, {"kind": "error", "status": 503})
+        assert changed.status == 200, changed
+        assert "seconds" not in changed.json["rule"]
+    assert changed.json["rule"]["method"] == "GET"
+
+
+async def test_what_is_needed_cannot_be_taken_back(world: World) -> None:
+    """A delay without seconds is none: 422, and it stays as it was."""
+    refused = await ask(world, "PATCH", "slow-inventory", {"seconds": None})
+    assert (refused.status, refused.json["errors"][0]["pointer"]) == (422, "/seconds")
+    assert (await shown(world))["slow-inventory"]["rule"]["seconds"] == 5.0
+
+
+async def test_delete_removes_it_and_lets_go(world: World) -> None:
+    """204 without a body, whoever it held goes on; then there is none: 404, as for a PATCH."""
+    await ask(world, "PUT", "f", {**HANG, "enabled": True})
+    held = asyncio.create_task(world.get("users", "/users/1"))
+    while not (await shown(world))["f"]["active"]:
+        await asyncio.sleep(0)
+    assert (await shown(world))["f"]["matches"] == (await shown(world))["f"]["hits"] == 1
+    gone = await ask(world, "DELETE", "f")
+    assert (gone.status, gone.body) == (204, b"")
+    assert (await held).status == 200
+    for method, body in (("DELETE", None), ("PATCH", {"enabled": True})):
+        missing = await ask(world, method, "f", body)
+        assert (missing.status, missing.json["detail"]) == (404, "no fault f; there are slow-inventory")
+    await ask(world, "DELETE", "slow-inventory")
+    assert (await ask(world, "DELETE", "f")).json["detail"] == "no fault f; there are none"
+    assert await shown(world) == {}
+
+
+@pytest.mark.parametrize(
+    ("body", "pointers"),
+    [
+        ({}, ["/kind"]),
+        ({"kind": "hang"}, ["/service"]),
+        ({**HANG, "kind": "hung"}, ["/kind"]),
+        ({**HANG, "service": "billing"}, ["/service"]),
+        ({**HANG, "caller": "nobody"}, ["/caller"]),
+        ({**HANG, "kind": "delay", "seconds": -1}, ["/seconds"]),
+        ({**HANG, "kind": "delay", "seconds": 10**30}, ["/seconds"]),
+        ({**HANG, "kind": "delay"}, ["/seconds"]),
+        ({**HANG, "seconds": 1}, ["/seconds"]),
+        ({**HANG, "secnods": 1, "probability": 2}, ["/secnods", "/probability"]),
+        ({**HANG, "times": 10**30}, ["/times"]),
+        ({**HANG, "headers": {"x": 1}}, ["/headers"]),
+        ({**HANG, "headers": {"a b": "x"}}, ["/headers/a b"]),
+        ({**HANG, "headers": {"a/b~c": "x"}}, ["/headers/a~1b~0c"]),
+        ({**HANG, "script": ["ok", "nonsense"]}, ["/script"]),
+        ([], [""]),
+        ("hang", [""]),
+    ],
+)
+async def test_a_wrong_field_is_422_with_its_place_in_the_body(world: World, body: Any, pointers: list[str]) -> None:
+    """All of them at once, as JSON pointers; nothing is made."""
+    answer = await ask(world, "PUT", "f", body)
+    assert answer.status == 422, answer
+    assert [error["pointer"] for error in answer.json["errors"]] == pointers, answer
+    assert "f" not in await shown(world)
+
+
+@pytest.mark.parametrize("name", ["Upper", "a_b", "-a", "a" * 64, "a%20b", "%C3%A4", "%FF", "a%0A"])
+async def test_a_wrong_name_is_422(world: World, name: str) -> None:
+    """It is the path's fault, and no place in the body's."""
+    answer = await ask(world, "PUT", name, HANG)
+    assert answer.status == 422
+    assert [error["pointer"] for error in answer.json["errors"]] == ["name"]
+    assert (await ask(world, "DELETE", name)).status == 404
+
+
+@pytest.mark.parametrize(
+    ("data", "headers", "status"),
+    [
+        (b"{", JSON, 400),
+        (b"hang", JSON, 400),
+        (b"\xff", JSON, 400),
+        (b'{"service": "\\ud800"}', JSON, 400),
+        (b'{"seconds": 1e999}', JSON, 400),
+        (b"[" * 100_000, JSON, 400),
+        (b"{}", {"Content-Type": "text/plain"}, 415),
+        (b'{"enabled": false}' + b" " * 2_000_000, JSON, 413),
+    ],
+)
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+async def test_what_cannot_be_read(world: World, method: str, data: bytes, headers: Any, status: int) -> None:
+    """Not JSON is 400; not said to be JSON 415; too much 413."""
+    answer = await world.ask(method, "control", "/api/faults/slow-inventory", data=io.BytesIO(data), headers=headers)
+    assert (answer.status, answer.json["status"]) == (status, status)
+
+
+async def test_of_duplicate_keys_the_last_wins(world: World) -> None:
+    """As JSON is usually read."""
+    body = b'{"service": "users", "kind": "delay", "seconds": "x", "seconds": 2, "seconds": 3}'
+    answer = await world.ask("PUT", "control", "/api/faults/f", data=body, headers=JSON)
+    assert (answer.status, answer.json["rule"]["seconds"]) == (201, 3.0)

@@ -1,0 +1,119 @@
+"""Rates of the last ten seconds, from counts that only grow."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from meshlite.control.rates import Rate, Rates
+from meshlite.events import CallCompleted, RequestCompleted
+from meshlite.telemetry.metrics import Metrics
+
+
+class Sampled:
+    """Rates of a service under a load, in virtual time; `seconds` is what each second brought."""
+
+    def __init__(self) -> None:
+        self.metrics = Metrics("0")
+        self.rates = Rates(self.metrics.tallies, asyncio.get_running_loop().time)
+        self.seconds: list[dict[str, Rate]] = []
+        self.task = asyncio.create_task(self.rates.run(self.seconds.append))
+
+    def request(self, status: int = 200, ms: float = 1.0, service: str = "users", route: str = "/users") -> None:
+        self.metrics.sink(RequestCompleted(service, "GET", route, status, ms, "id", "external"))
+
+    def call(self, outcome: str) -> None:
+        self.metrics.sink(CallCompleted("users", "orders", outcome, 1, 0.002))
+
+    @property
+    def users(self) -> Rate:
+        return self.rates.now().get("users", Rate())
+
+
+@pytest.fixture
+async def sampled(request: pytest.FixtureRequest) -> Any:
+    """Made in the test, whose time is virtual; ended after it."""
+    made: list[Sampled] = []
+
+    def make() -> Sampled:
+        made.append(Sampled())
+        return made[0]
+
+    yield make
+    made[0].task.cancel()
+    await asyncio.wait([made[0].task])
+
+
+@pytest.mark.looptime
+async def test_right_after_the_start_a_second_counts_as_one(sampled: Any) -> None:
+    """Nobody sees thousands a second because two came in the first millisecond."""
+    one = sampled()
+    assert one.users == Rate(0.0, 0.0, 0.0, None)
+    await asyncio.sleep(0.001)
+    one.request()
+    one.request()
+    assert one.users.rate == 2.0
+    await asyncio.sleep(3.999)
+    assert one.users.rate == 0.5
+
+
+@pytest.mark.looptime
+async def test_a_steady_load_is_its_rate(sampled: Any) -> None:
+    """From the first seconds on and for as long as it lasts, whenever it is looked at."""
+    one = sampled()
+    for tenth in range(1, 400):
+        await asyncio.sleep(0.1)
+        one.request(500 if tenth % 4 == 0 else 200)
+        if tenth > 20:
+            assert one.users.rate == pytest.approx(10, rel=0.06)
+            assert one.users.error_rate == pytest.approx(0.25, abs=0.05)
+    assert len(one.seconds) in (39, 40)
+    assert all(second["users"].rate == pytest.approx(10, rel=0.11) for second in one.seconds)
+
+
+@pytest.mark.looptime
+async def test_idle_is_zero_and_no_percentile(sampled: Any) -> None:
+    """Ten seconds after the last request nothing is left of it, and no second is told that had none."""
+    one = sampled()
+    one.request()
+    await asyncio.sleep(9.5)
+    assert one.users.rate > 0
+    await asyncio.sleep(2)
+    assert one.users == Rate(0.0, 0.0, 0.0, None)
+    assert [list(second) for second in one.seconds] == [["users"], *([[]] * 10)]
+
+
+@pytest.mark.looptime
+async def test_shares_are_of_what_came(sampled: Any) -> None:
+    """Of calls: those that failed, refusals among them, and those refused; who left by himself did not fail."""
+    one = sampled()
+    for outcome in ("ok", "ok", "error", "timeout", "circuit_open", "bulkhead_full", "retry_budget", "cancelled"):
+        one.call(outcome)
+    for status in (200, 404, 499, 503):
+        one.request(status)
+    for route in ("/healthz", "/metrics"):
+        one.request(route=route)
+    rates = one.rates.now()
+    assert (rates["users→orders"].error_rate, rates["users→orders"].refused_rate) == (0.625, 0.375)
+    assert (rates["users"].error_rate, rates["users"].refused_rate) == (0.25, 0.0)
+    assert rates["users"].rate == 4.0, "probes do not count"
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize(
+    ("ms", "p99"),
+    [
+        ([0.4] * 100, 0.99),  # 99 of 100 within the first bucket, 0 to 1 ms
+        ([2.0] * 100, 2.49),  # 1 to 2.5 ms
+        ([0.5] * 98 + [7.0] * 2, 7.5),  # half of those in the bucket from 5 to 10 ms
+        ([0.5] * 99 + [7.0], 1.0),  # the last that is not above it
+        ([60_000.0] * 3, 10_000.0),  # beyond the last bound there is nothing to interpolate
+        ([3.0], 4.98),
+    ],
+)
+async def test_the_percentile_is_interpolated(sampled: Any, ms: list[float], p99: float) -> None:
+    """Linearly within the bucket that it falls into."""
+    one = sampled()
+    for each in ms:
+        one.request(ms=each)
+    assert one.users.p99_ms == p99
