@@ -48,7 +48,7 @@ async def shell(script: str, folder: Path, urls: dict[str, str]) -> str:
 async def test_every_shell_command_does_what_the_text_says(tmp_path: Path) -> None:
     """From the first curl to the healed breaker, in the README's order, against a real process."""
     shutil.copy(ROOT / "config.toml", tmp_path)
-    setup, reads, order, flip, slow, refused, heal, check, tests = blocks("sh")
+    setup, reads, order, flip, slow, refused, heal, commands, check, tests = blocks("sh")
     assert setup.strip() == "python3 -m venv .venv && .venv/bin/pip install -q . && .venv/bin/python -m meshlite"
     ci = (ROOT / ".ci/run").read_text()
     assert tests.strip() in ci, "CI runs the README's test command"
@@ -67,6 +67,12 @@ async def test_every_shell_command_does_what_the_text_says(tmp_path: Path) -> No
         assert '"edge":"orders→inventory"' in seen
         assert '"reason":"3 consecutive failures, last: CallTimedOut' in seen
         assert '"degraded":[]' in await shell(heal, tmp_path, process.urls)
+        place = f" --set control.port={process.urls['control'].rpartition(':')[2]}"
+        commands = re.sub(r"^\.venv/bin/python (.*)$", rf"{sys.executable} \1{place}", commands, flags=re.MULTILINE)
+        seen = await shell(commands, tmp_path, process.urls)
+        for said in (r"slow-inventory +on ", r"users +stopped", r"orders→inventory +open", r"users +running"):
+            assert re.search(said, seen), said
+        assert re.search(r"faults off +slow-inventory\nbreakers reset +orders→inventory\nservices started", seen)
     python = check.replace(".venv/bin/python", sys.executable)
     assert "do not fit into" in await shell(python, tmp_path, dict.fromkeys(PORTS.values(), ""))
 
