@@ -34,9 +34,10 @@ class Reader:
         self.headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
 
     async def _chunk(self) -> bytes:
-        """The next piece of the body; nothing at its end."""
-        size = int(await self._reader.readuntil(b"\r\n"), 16)
-        chunk = await self._reader.readexactly(size + 2)
+        """The next piece of the body; nothing at its end. There is a heartbeat before the time is over."""
+        async with asyncio.timeout(20):
+            size = int(await self._reader.readuntil(b"\r\n"), 16)
+            chunk = await self._reader.readexactly(size + 2)
         assert chunk.endswith(b"\r\n")
         self.raw += chunk[:-2]
         return chunk[:-2]

@@ -381,6 +381,16 @@ def test_a_stop_ends_the_readers(on_loop: OnLoop) -> None:
     on_loop(test)
 
 
+async def test_who_comes_while_it_closes_is_sent_away(world: World, hear: Hear, feed: Feed) -> None:
+    """With what it missed, and an orderly end."""
+    feed.tell("n", {})
+    feed.close()
+    assert await (await hear(world)).next() is None
+    late = await hear(world, "another-1")
+    assert await late.until("n")
+    assert await late.next() is None
+
+
 def test_the_parser_is_strict() -> None:
     """It would notice a line that is no field."""
 
