@@ -105,6 +105,7 @@ async def test_what_there_is_not(world: World, method: str, path: str, status: i
 
 
 @pytest.mark.parametrize("action", ["start", "restart"])
+@pytest.mark.slow
 async def test_a_start_that_fails_is_409(start_mesh: StartMesh, own: Callable[[str], None], action: str) -> None:
     """With the reason, which the service then shows too, in state failed; when it can, the next start brings it up."""
     world = await start_mesh(MOODY)
@@ -119,6 +120,7 @@ async def test_a_start_that_fails_is_409(start_mesh: StartMesh, own: Callable[[s
     assert (await command(world, "users", action)).json["state"] == "running"
 
 
+@pytest.mark.slow
 async def test_a_kill_gives_a_start_up(start_mesh: StartMesh, own: Callable[[str], None]) -> None:
     """Whoever asked for the start is told so: 409."""
     world = await start_mesh(MOODY)
@@ -201,6 +203,7 @@ async def test_a_reset_puts_all_as_it_should_be(world: World) -> None:
     assert again.json == {"faults": [], "breakers": [], "services": []}
 
 
+@pytest.mark.slow
 async def test_a_reset_does_what_it_can(start_mesh: StartMesh, own: Callable[[str], None]) -> None:
     """Where one service cannot start it is 409 with the reason; all the rest has been done."""
     world = await start_mesh(MOODY, "faults.f={kind='hang', service='orders', enabled=true}")
