@@ -96,10 +96,10 @@ def parts(answer: bytes) -> tuple[int, dict[str, str], bytes]:
     return int(first.split(" ")[1]), headers, body
 
 
-async def post(world: World) -> Answer | str:
+async def post(world: World, patience: float) -> Answer | str:
     """The answer to a POST of a new user, or what went wrong."""
     try:
-        return await asyncio.wait_for(world.ask("POST", "users", "/users", NEW), 0.2)
+        return await asyncio.wait_for(world.ask("POST", "users", "/users", NEW), patience)
     except (aiohttp.ClientError, TimeoutError) as error:
         return type(error).__name__
 
@@ -113,7 +113,7 @@ async def names(world: World) -> list[str]:
 async def test_the_phase_says_whether_the_work_is_done(mesh: World, kind: str, phase: str) -> None:
     """Before the handler nothing is done, unless it only takes time; after it all is, whatever the client saw."""
     mesh.set_faults(*fault(kind, f"phase={phase}"))
-    seen = await post(mesh)
+    seen = await post(mesh, 0.2 if kind == "hang" else 10)
     await rest(mesh)
     mesh.set_faults()
     expected: dict[str, Any] = {
@@ -431,7 +431,7 @@ async def test_who_is_picked(mesh: World, picks: str, headers: dict[str, str], m
 async def test_every_effect_is_told_from_a_real_one(mesh: World, kind: str, phase: str) -> None:
     """By the header where there is one, and always by the log, the metric and the count of hits."""
     mesh.set_faults(*fault(kind, f"phase={phase}"))
-    seen = await post(mesh)
+    seen = await post(mesh, 0.2 if kind == "hang" else 10)
     if isinstance(seen, Answer):
         assert seen.headers["meshlite-fault"] == "f"
     await rest(mesh)
