@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from types import FrameType
 
+import msgspec
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Middleware
@@ -21,7 +22,7 @@ from meshlite.harm import harm
 from meshlite.resilience.bulkhead import Bulkhead
 from meshlite.resilience.deadline import way_back
 from meshlite.wire.messages import reply
-from meshlite.wire.problems import Problem, from_http, unavailable
+from meshlite.wire.problems import CONTENT_TYPE, Problem, from_http, unavailable
 
 
 def is_boundary(frame: FrameType) -> bool:
@@ -32,6 +33,16 @@ def is_boundary(frame: FrameType) -> bool:
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 CLIENT_CLOSED_REQUEST = 499
 _TOO_LATE = "its time passed before it could be begun"
+_OVERLOADED = Problem(
+    "overloaded", "too many requests at once", retry_after=1.0, headers={propagation.OVERLOADED: "true"}
+)
+_OVERLOADED_BODY = msgspec.json.encode(_OVERLOADED.document)
+_OVERLOADED_HEADERS = {"Content-Type": CONTENT_TYPE, **_OVERLOADED.headers}
+
+
+def _overloaded() -> web.Response:
+    """A refusal must cost little: when there are many of them, what they cost is what the admitted ones lack."""
+    return web.Response(body=_OVERLOADED_BODY, status=_OVERLOADED.status, headers=_OVERLOADED_HEADERS)
 
 
 class Boundary:
@@ -131,8 +142,8 @@ class Boundary:
         if self.refusing and inbound.caller == "external":
             raise Problem("draining", "the mesh is stopping", retry_after=1.0)
         admission = self.admission
-        if admission is not None and not admission.try_acquire():
-            await self._queue(admission, inbound)
+        if admission is not None and not admission.try_acquire() and not await self._queue(admission, inbound):
+            return _overloaded()
         try:
             if inbound.deadline is not None:
                 if self._clock() >= inbound.deadline:
@@ -192,15 +203,20 @@ class Boundary:
             return reply({"status": "unready"}, 503)
         return await handler(request)
 
-    async def _queue(self, admission: Bulkhead, inbound: propagation.Inbound) -> None:
+    async def _queue(self, admission: Bulkhead, inbound: propagation.Inbound) -> bool:
+        """Wait for a place: whether there is one, before the time has passed."""
         patience = None if inbound.deadline is None else inbound.deadline - self._clock()
+        if patience is not None and patience <= 0:
+            raise Problem("deadline-exceeded", _TOO_LATE)
+        if admission.waiting >= admission.max_waiting:
+            return False
         try:
             await admission.acquire(patience)
         except BulkheadFullError as error:
-            if patience is not None and inbound.deadline is not None and self._clock() >= inbound.deadline:
+            if inbound.deadline is not None and self._clock() >= inbound.deadline:
                 raise Problem("deadline-exceeded", _TOO_LATE) from error
-            shed = {propagation.OVERLOADED: "true"}
-            raise Problem("overloaded", "too many requests at once", retry_after=1.0, headers=shed) from error
+            return False
+        return True
 
     def _explained(
         self, error: Exception, request: web.Request, inbound: propagation.Inbound, route: str

@@ -12,6 +12,9 @@ from meshlite.wire.problems import Problem, from_http
 
 KEEPALIVE = 75.0
 """Seconds an idle connection lives; longer than aiohttp's clients keep theirs, so that the client closes first."""
+BACKLOG = 1024
+"""Connections that the kernel takes while the loop is busy. One that it has no room for is tried again a second later:
+its client waits, although the service could have answered, or refused, at once."""
 _TURNS = 10
 _LOOK_EVERY = 0.01
 
@@ -88,7 +91,7 @@ class Listener:
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self._socket.bind((host, port))
-            self._socket.listen(1024)
+            self._socket.listen(BACKLOG)
         except OSError as error:
             self._socket.close()
             hint = f"choose another with --set {key}=PORT" if port else "see mesh.host"
@@ -109,7 +112,10 @@ class Listener:
         assert manager is not None
         manager.request_handler = _in_shape(manager.request_handler)
         self._server = await loop.create_server(
-            lambda: _Protocol(manager, self._open, loop=loop, **_CONNECTION), sock=self._socket, start_serving=False
+            lambda: _Protocol(manager, self._open, loop=loop, **_CONNECTION),
+            sock=self._socket,
+            backlog=BACKLOG,
+            start_serving=False,
         )
         await self._server.start_serving()  # apart: whoever is cancelled in here has a server to close
 
