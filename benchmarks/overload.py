@@ -1,8 +1,8 @@
 """Twice as many orders as can be placed: what still gets through, and how soon, with admission control and without.
 
-Claims: at twice the capacity for `POST /orders`, meshlite as shipped places at least 0.8 of the orders a second that it
-does at its best, and the p99 of those it accepts is at most twice what it is at the concurrency that it admits. Without
-admission control the same load leaves almost nothing.
+Wanted: at twice the capacity for `POST /orders`, meshlite as shipped places at least 0.8 of the orders a second that it
+does at its best, and the p99 of those it accepts is at most twice what it is at the concurrency that it admits. Beside
+it the same load without admission control, where the queue has no end but the clients' patience.
 
     python benchmarks/overload.py [--seconds 4] [--rounds 5]
 
@@ -11,8 +11,8 @@ concurrency that `policy.admission` admits), then an open loop: arrivals at a co
 capacity, whether or not earlier ones have been answered. Each of them goes by a client's patience of 2 s, which it says
 in `x-envoy-expected-rq-timeout-ms`, and then closes its connection; the last run says nothing and only goes away.
 Latencies of the open loop count from the moment at which a request was due. What is counted: orders answered 201 in
-time. The client is a process of its own; its connections are kept alive. «Loop» is the share of the time that the mesh's
-loop had a CPU: where it is well below 1 under overload, something else ran on the machine, and the row says little.
+time. The client is a process of its own; its connections are kept alive. «Loop» is the share of the time
+that the mesh's loop had a CPU: well below 1 under overload, something else ran on the machine, and the row says little.
 """
 
 import argparse
