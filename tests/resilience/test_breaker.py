@@ -1154,3 +1154,31 @@ def test_a_trace_that_cannot_be_meant_is_refused(trace, problem):
     """It says which step it is and what is wrong, before the first step is run."""
     with pytest.raises(ValueError, match=problem):
         replay(CircuitBreaker, trace)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "passed", "state"), [(2, 2 - JUST, "open"), (2, 1.9, "half_open"), (20, 15, "half_open")]
+)
+def test_probes_under_way_can_be_given_another_time(seconds, passed, state, clock):
+    """A shorter one or a longer one, from when they began; calls of a closed breaker are not concerned."""
+    breaker = CircuitBreaker(
+        max_failures=1, reset_timeout=5, probe_timeout=10, clock=clock, **(SLOW | {"slow_call_duration": 60.0})
+    )
+    call = breaker.acquire()
+    breaker.set_probe_timeout(0.5)
+    clock.advance(1)
+    assert breaker.snapshot().slow_calls == 0
+    call.failure()
+    clock.advance(5)
+    breaker.set_probe_timeout(10)
+    assert breaker.state == "half_open"
+    probe = breaker.acquire()
+    breaker.set_probe_timeout(seconds)
+    assert breaker.settings.probe_timeout == seconds
+    clock.set(clock() + passed)
+    assert breaker.state == state
+    if state == "half_open":
+        assert refusal(breaker).retry_after == pytest.approx(seconds - passed)
+    else:
+        assert breaker.reason == "a probe gave no result in 2 s"
+    probe.ignore()
