@@ -10,7 +10,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +19,10 @@ from meshlite.errors import StartError, StorageError
 T = TypeVar("T")
 Job = Callable[[sqlite3.Connection], T]
 MEMORY = ":memory:"
+_PATIENCE = 1.0
+"""Seconds that a write waits for a lock of somebody else's, in its thread."""
+_NO_PATIENCE = 0.05
+"""Seconds that a read does, on the loop: whoever else is served waits with it."""
 _KNOWN = 256
 """Queries whose rows are kept between two writes."""
 
@@ -39,11 +43,11 @@ class Database:
         self._executor: ThreadPoolExecutor | None = None
         with ExitStack() as opened:
             try:
-                self._writer = opened.enter_context(closing(_connect(path)))
+                self._writer = opened.enter_context(closing(_connect(path, _PATIENCE)))
                 _migrate(self._writer, path, migrations, demonstration)
                 self._reader = self._writer
                 if path != MEMORY:
-                    self._reader = opened.enter_context(closing(_connect(path)))
+                    self._reader = opened.enter_context(closing(_connect(path, _NO_PATIENCE)))
                     self._reader.execute("PRAGMA query_only=1")
                     self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"writer-{Path(path).stem}")
             except sqlite3.Error as error:
@@ -94,7 +98,8 @@ class Database:
 
     def _committed(self, futures: list[asyncio.Future[Any]], done: "asyncio.Future[list[Any]]") -> None:
         self._committing = None
-        _settle(futures, done.result())
+        error = done.exception()
+        _settle(futures, done.result() if error is None else [_Failed(error)] * len(futures))
         if self._pending:
             self._commit_pending()
 
@@ -108,9 +113,9 @@ class Database:
         self._opened.close()
 
 
-def _connect(path: Path | str) -> sqlite3.Connection:
+def _connect(path: Path | str, patience: float) -> sqlite3.Connection:
     # isolation_level=None leaves transactions to us; the writer's connection moves to its thread after this.
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=patience)
     try:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
@@ -131,22 +136,31 @@ class _Failed:
 
 
 def _commit(connection: sqlite3.Connection, jobs: Sequence[Job[Any]]) -> list[Any]:
-    """Run `jobs` in one transaction, each in a savepoint of its own; their results, in order."""
+    """Run `jobs` in one transaction, each in a savepoint of its own; their results, in order.
+
+    Where the transaction fails, all of them fail, whatever their own results were: a COMMIT that says it failed may or
+    may not be on disk, and counts as failed.
+    """
     results: list[Any] = []
     try:
+        if connection.in_transaction:  # the rollback of an earlier one has failed too
+            connection.execute("ROLLBACK")
         connection.execute("BEGIN IMMEDIATE")
         for job in jobs:
             connection.execute("SAVEPOINT job")
             try:
                 results.append(job(connection))
             except Exception as error:  # it belongs to the job's caller
+                if not connection.in_transaction:  # a full disk and the like: SQLite has given up the whole of it
+                    raise
                 connection.execute("ROLLBACK TO job")
                 results.append(_Failed(_translated(error)))
             connection.execute("RELEASE job")
         connection.execute("COMMIT")
-    except sqlite3.Error as error:
+    except Exception as error:
         if connection.in_transaction:
-            connection.execute("ROLLBACK")
+            with suppress(sqlite3.Error):  # the next transaction tries again
+                connection.execute("ROLLBACK")
         return [_Failed(_translated(error)) for _ in jobs]
     return results
 
