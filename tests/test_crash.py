@@ -301,7 +301,7 @@ async def survive(folder: Path, kills: int, seed: int) -> Crowd:
     "kills", [pytest.param(3, marks=pytest.mark.slow), pytest.param(20, marks=[pytest.mark.slow, pytest.mark.long])]
 )
 async def test_nothing_is_lost_by_a_kill(tmp_path: Path, kills: int) -> None:
-    """SIGKILL at random moments, 8 clients, faults on both edges of orders: what was acknowledged holds, stock agrees."""
+    """SIGKILL at random moments, 8 clients, faults on both edges: what was acknowledged holds, and the stock agrees."""
     seed = int(os.environ.get("MESHLITE_CRASH_SEED", "0")) or Random().randrange(1, 10**6)
     print(f"MESHLITE_CRASH_SEED={seed}")
     await survive(tmp_path, kills, seed)

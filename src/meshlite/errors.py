@@ -36,7 +36,7 @@ class StartError(MeshliteError):
 
 
 class StorageError(MeshliteError):
-    """The database could not do what was asked; nothing of it was done."""
+    """The database could not do what was asked; it counts as not done, and no later read of this process shows it."""
 
 
 class CallError(MeshliteError):

@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import os
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
@@ -234,10 +235,22 @@ async def _task(work: Any, name: str) -> AsyncIterator[None]:
             task.result()
 
 
+def _make_durable(folder: Path) -> None:
+    """Make the folder, and those above it, so that a power cut does not take them back with all that is in them."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        above = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(above)
+        finally:
+            os.close(above)
+
+
 def _claim(folder: Path) -> Callable[[], None]:
     """Make the data folder this process's own until the returned function is called. Raises StartError."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        _make_durable(folder)
         with tempfile.TemporaryFile(dir=folder):
             pass
         lock = (folder / ".lock").open("w")

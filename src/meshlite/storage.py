@@ -66,6 +66,7 @@ class Database:
             try:
                 rows = self._reader.execute(sql, parameters).fetchall()
             except sqlite3.Error as error:
+                _doubt_pages(self._reader)
                 raise StorageError(str(error)) from error
             if self._committing is None:
                 if len(self._known) >= _KNOWN:
@@ -156,13 +157,22 @@ def _commit(connection: sqlite3.Connection, jobs: Sequence[Job[Any]]) -> list[An
                 connection.execute("ROLLBACK TO job")
                 results.append(_Failed(_translated(error)))
             connection.execute("RELEASE job")
-        connection.execute("COMMIT")
+        kept = any(not isinstance(result, _Failed) for result in results)
+        connection.execute("COMMIT" if kept else "ROLLBACK")  # nothing is written where nothing has been done
     except Exception as error:
         if connection.in_transaction:
             with suppress(sqlite3.Error):  # the next transaction tries again
                 connection.execute("ROLLBACK")
-        return [_Failed(_translated(error)) for _ in jobs]
+        results = [_Failed(_translated(error)) for _ in jobs]
+    if any(isinstance(result, _Failed) and isinstance(result.error, StorageError) for result in results):
+        _doubt_pages(connection)
     return results
+
+
+def _doubt_pages(connection: sqlite3.Connection) -> None:
+    """Read the file anew after an error: SQLite would go by broken pages that it has cached, when they are mended."""
+    with suppress(sqlite3.Error):
+        connection.execute("PRAGMA shrink_memory")
 
 
 def _translated(error: Exception) -> Exception:

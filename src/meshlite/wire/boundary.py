@@ -229,7 +229,7 @@ class Boundary:
                 return unavailable(error).response()
             case StorageError():
                 self._log.error("storage.failed", service=self.service, error=str(error))
-                detail = "the database cannot be used at the moment; nothing was changed"
+                detail = "the database cannot be used at the moment: what was asked for counts as not done"
                 return Problem("storage-unavailable", detail, retry_after=1.0).response()
             case web.HTTPException() if error.status >= 400:
                 return from_http(error, request).response()

@@ -56,7 +56,7 @@ class ProductQuery(Struct, frozen=True):
     "List products, in the order of their skus",
     {200: ProductList},
     query=ProductQuery,
-    problems=["malformed-request", "invalid-fields"],
+    problems=["malformed-request", "invalid-fields", "storage-unavailable"],
 )
 async def list_products(request: web.Request) -> web.Response:
     page = query(request, ProductQuery)
@@ -69,7 +69,12 @@ async def list_products(request: web.Request) -> web.Response:
 
 
 @routes.add(
-    "GET", "/inventory/{sku}", "Get one product", {200: Product}, path_types={"sku": Sku}, problems=["not-found"]
+    "GET",
+    "/inventory/{sku}",
+    "Get one product",
+    {200: Product},
+    path_types={"sku": Sku},
+    problems=["not-found", "storage-unavailable"],
 )
 async def get_product(request: web.Request) -> web.Response:
     sku = request.match_info["sku"]

@@ -58,7 +58,7 @@ class OrderList(Struct, frozen=True):
     "List orders, newest first",
     {200: OrderList},
     query=OrderQuery,
-    problems=["malformed-request", "invalid-fields"],
+    problems=["malformed-request", "invalid-fields", "storage-unavailable"],
 )
 async def list_orders(request: web.Request) -> web.Response:
     page = query(request, OrderQuery)
@@ -109,7 +109,14 @@ async def create_order(request: web.Request) -> web.Response:
     return web.Response(status=answer.status, body=answer.body, headers=headers)
 
 
-@routes.add("GET", "/orders/{id}", "Get one order", {200: Order}, path_types=ID_TYPE, problems=["not-found"])
+@routes.add(
+    "GET",
+    "/orders/{id}",
+    "Get one order",
+    {200: Order},
+    path_types=ID_TYPE,
+    problems=["not-found", "storage-unavailable"],
+)
 async def get_order(request: web.Request) -> web.Response:
     order = _found(request)
     return await _shown(request, order, 200)

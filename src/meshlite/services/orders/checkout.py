@@ -151,6 +151,12 @@ class Checkout:
             raise Problem(
                 "dependency-unavailable", f"inventory refused: {refused}", edge=self._inventory.name, retry_after=1.0
             )
+        if refused.repeated:  # the attempt before may have been delayed: after a final no it must not reserve any more
+            try:
+                await release(self._inventory, order_id)
+            except CallError as error:
+                await self._finish(order_id, "cancelling", None, key)
+                raise unavailable(error) from error
         answer = _answer(Problem(refused.kind, str(refused), errors=refused.errors))
         await self._finish(order_id, "rejected", answer, key)
         return answer
@@ -171,6 +177,9 @@ class Checkout:
             if (wait := await self._undo(order.id)) is None:
                 return "cancelled"
             self._due[order.id] = asyncio.get_running_loop().time() + wait
+        except BaseException:
+            self._left_over.set()
+            raise
         finally:
             self._orders_at_work.discard(order.id)
         self._left_over.set()

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import msgspec
 from msgspec import Struct
 
+from meshlite.propagation import ATTEMPT
 from meshlite.resilience.edge import Edge
 from meshlite.services.orders.domain import Item, Line, Product
 from meshlite.wire.problems import FieldError
@@ -27,12 +28,16 @@ class _Refusal(Struct):
 
 
 class Refused(Exception):
-    """Inventory will not reserve this: `kind` is its problem's type."""
+    """Inventory will not reserve this; `kind` is its problem's type.
 
-    def __init__(self, kind: str, detail: str, errors: list[FieldError]) -> None:
+    `repeated` says that there was an attempt before this one, of which nobody knows whether it may still arrive.
+    """
+
+    def __init__(self, kind: str, detail: str, errors: list[FieldError], *, repeated: bool) -> None:
         super().__init__(detail)
         self.kind = kind
         self.errors = errors
+        self.repeated = repeated
 
 
 _products = msgspec.json.Decoder(_Products).decode
@@ -63,7 +68,8 @@ async def reserve(inventory: Edge, order_id: str, lines: list[Line]) -> list[Ite
     if response.status < 400:
         return (await inventory.read(response, _reservation, 200, 201)).items
     refusal = await inventory.read(response, _refusal, 409, 422)
-    raise Refused(refusal.type.rpartition(":")[2], refusal.detail, refusal.errors)
+    repeated = response.request_info.headers.get(ATTEMPT) != "1"
+    raise Refused(refusal.type.rpartition(":")[2], refusal.detail, refusal.errors, repeated=repeated)
 
 
 async def release(inventory: Edge, order_id: str) -> None:

@@ -60,7 +60,7 @@ class UserView(User, frozen=True, kw_only=True):
     "List users, in the order of their ids",
     {200: UserList},
     query=Page,
-    problems=["malformed-request", "invalid-fields"],
+    problems=["malformed-request", "invalid-fields", "storage-unavailable"],
 )
 async def list_users(request: web.Request) -> web.Response:
     page = query(request, Page)
@@ -101,7 +101,7 @@ async def create_user(request: web.Request) -> web.Response:
     {200: UserView},
     query=UserQuery,
     path_types=ID_TYPE,
-    problems=["not-found", "invalid-fields"],
+    problems=["not-found", "invalid-fields", "storage-unavailable"],
 )
 async def get_user(request: web.Request) -> web.Response:
     include = query(request, UserQuery).include
