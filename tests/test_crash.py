@@ -305,3 +305,63 @@ async def test_nothing_is_lost_by_a_kill(tmp_path: Path, kills: int) -> None:
     seed = int(os.environ.get("MESHLITE_CRASH_SEED", "0")) or Random().randrange(1, 10**6)
     print(f"MESHLITE_CRASH_SEED={seed}")
     await survive(tmp_path, kills, seed)
+
+
+async def post(client: aiohttp.ClientSession, url: str, body: Any = None, key: str | None = None) -> Answer:
+    headers = {} if key is None else {"Idempotency-Key": key}
+    async with client.post(url, json=body, headers=headers) as response:
+        return Answer(response, await response.read())
+
+
+@pytest.mark.slow
+async def test_a_key_gives_its_answer_verbatim_after_a_stop_and_after_a_kill(tmp_path: Path) -> None:
+    """Sold, out of stock, no such product, no such user: each as it was first said, and nothing is bought twice."""
+    wishes = {
+        "sold": (1, "SKU-5", 2, 201),
+        "short": (1, "SKU-5", 10**9, 409),
+        "unknown": (1, "NOPE", 1, 422),
+        "nobody": (99, "SKU-5", 1, 422),
+    }
+    first: dict[str, Answer] = {}
+    async with aiohttp.ClientSession() as client:
+        for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGTERM):
+            async with serve(tmp_path) as served:
+                for key, (user_id, sku, quantity, status) in wishes.items():
+                    body = {"user_id": user_id, "items": [{"sku": sku, "quantity": quantity}]}
+                    answer = await post(client, served.urls["orders"] + "/orders", body, key)
+                    known = first.setdefault(key, answer)
+                    assert (answer.status, answer.body) == (status, known.body)
+                    assert answer.headers.get("Location") == known.headers.get("Location")
+                    assert answer.headers.get("Idempotent-Replayed") == (None if answer is known else "true")
+                async with client.get(served.urls["inventory"] + "/inventory/SKU-5") as response:
+                    assert (await response.json())["reserved"] == 2
+                await served.end(number)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+async def test_a_cancel_without_inventory_completes_after_a_restart(tmp_path: Path, number: signal.Signals) -> None:
+    """202 while inventory is down; stopped or killed meanwhile it still is cancelling; with inventory it ends."""
+    down = "faults.down={service='inventory', kind='error', status=500, route='/reservations/*', enabled=true}"
+    body = {"user_id": 1, "items": [{"sku": "SKU-5", "quantity": 2}]}
+
+    async def shown(url: str) -> Any:
+        async with client.get(url) as response:
+            return await response.json()
+
+    async with aiohttp.ClientSession() as client:
+        async with serve(tmp_path, *QUIET) as served:
+            place = (await post(client, served.urls["orders"] + "/orders", body)).headers["Location"]
+            await served.end(number)
+        async with serve(tmp_path, *QUIET, down) as served:
+            accepted = await post(client, served.urls["orders"] + place + "/cancel")
+            assert (accepted.status, accepted.json["status"]) == (202, "cancelling")
+            await served.end(number)
+        async with serve(tmp_path, *QUIET, down) as served:
+            assert (await shown(served.urls["orders"] + place))["status"] == "cancelling"
+            assert (await post(client, served.urls["orders"] + place + "/cancel")).status == 202
+            await served.end(number)
+        async with serve(tmp_path, *QUIET) as served, asyncio.timeout(10):
+            while (await shown(served.urls["orders"] + place))["status"] != "cancelled":
+                await asyncio.sleep(0.05)
+            assert (await shown(served.urls["inventory"] + "/inventory/SKU-5"))["reserved"] == 0

@@ -368,3 +368,40 @@ async def test_a_client_that_goes_away_later_does_not_stop_the_order(world: Worl
         await asyncio.sleep(0.02)
     assert again.headers["Idempotent-Replayed"] == "true"
     assert (await world.stock("SKU-5"))["reserved"] == 1
+
+
+async def test_after_a_refusal_a_first_attempt_that_is_late_reserves_nothing(start_mesh: StartMesh) -> None:
+    """Where an attempt came before the refusal, its reservation is undone for good before the order is rejected."""
+    world = await start_mesh()
+    world.set_faults(
+        *("faults.once.kind=error", "faults.once.status=500", "faults.once.service=inventory", "faults.once.times=1"),
+        *("faults.once.route=/reservations/*", "faults.once.enabled=true"),
+    )
+    assert (await world.order(("SKU-5", 61))).status == 409
+    rejected = (await world.get("orders", "/orders?limit=1")).json["orders"][0]
+    assert rejected["status"] == "rejected"
+    late = await world.ask(
+        "PUT", "inventory", f"/reservations/{rejected['id']}", {"items": [{"sku": "SKU-5", "quantity": 1}]}
+    )
+    assert (late.status, late.json["type"]) == (409, "urn:meshlite:problem:reservation-released")
+    assert (await world.stock("SKU-5"))["reserved"] == 0
+    assert (await world.order(("SKU-5", 61))).status == 409  # without one before it, nobody is asked to undo
+    requests = [line["method"] for line in world.logged("request.completed") if line["service"] == "inventory"]
+    assert requests.count("DELETE") == 1
+
+
+async def test_a_refusal_that_cannot_be_made_safe_is_none(start_mesh: StartMesh) -> None:
+    """The undo before the refusal fails: 503, the order is cancelled in the end, and a repeat asks again."""
+    world = await start_mesh("edges.orders.inventory.breaker=false")
+    world.set_faults(
+        *("faults.put.kind=error", "faults.put.status=500", "faults.put.service=inventory", "faults.put.times=1"),
+        *("faults.put.method=PUT", "faults.put.enabled=true"),
+        *("faults.delete.kind=error", "faults.delete.status=500", "faults.delete.service=inventory"),
+        *("faults.delete.method=DELETE", "faults.delete.enabled=true"),
+    )
+    assert (await world.order(("SKU-5", 61), key="k")).status == 503
+    world.set_faults()
+    order = (await world.get("orders", "/orders?limit=1")).json["orders"][0]
+    assert await calm(world, order["id"]) == "cancelled"
+    again = await world.order(("SKU-5", 61), key="k")
+    assert (again.status, "Idempotent-Replayed" in again.headers) == (409, False)
