@@ -187,7 +187,7 @@ class Crowd:
 
 def final(answer: Answer) -> bool:
     """Whether a repeat with the same key would get the same."""
-    return answer.status == 201 or (answer.status == 409 and answer.json["type"].endswith("out-of-stock"))
+    return answer.status in (201, 422) or (answer.status == 409 and answer.json["type"].endswith(":out-of-stock"))
 
 
 async def until_settled(crowd: Crowd) -> dict[str, dict[str, Any]]:

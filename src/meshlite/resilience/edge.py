@@ -212,7 +212,7 @@ class Edge:
             raise CalleeFailed(f"{self.name}: answered {response.status}", status=response.status, edge=self.name)
         try:
             return decode(await response.read())
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             message = f"{self.name}: answered {response.status} with a body that makes no sense"
             raise CalleeFailed(message, status=response.status, edge=self.name) from error
 

@@ -5,12 +5,17 @@ from collections.abc import Iterable
 import msgspec
 from msgspec import Struct
 
+from meshlite.errors import CalleeFailed
 from meshlite.propagation import ATTEMPT
 from meshlite.resilience.edge import Edge
 from meshlite.services.orders.domain import Item, Line, Product
 from meshlite.wire.problems import FieldError
 
 _AT_ONCE = 100
+
+
+class _User(Struct):
+    id: int
 
 
 class _Products(Struct):
@@ -40,15 +45,21 @@ class Refused(Exception):
         self.repeated = repeated
 
 
+_user = msgspec.json.Decoder(_User).decode
 _products = msgspec.json.Decoder(_Products).decode
 _reservation = msgspec.json.Decoder(_Reservation).decode
 _refusal = msgspec.json.Decoder(_Refusal).decode
 
 
 async def user_exists(users: Edge, user_id: int) -> bool:
-    """Raises CallError."""
+    """Whether users knows this user, and says so in an answer that is about this one. Raises CallError."""
     response = await users.get(f"/users/{user_id}", route="/users/{id}")
-    return await users.read(response, lambda _: response.status == 200, 200, 404)
+    if response.status == 404:
+        return False
+    user = await users.read(response, _user, 200)
+    if user.id != user_id:
+        raise CalleeFailed(f"{users.name}: asked for user {user_id}, got {user.id}", status=200, edge=users.name)
+    return True
 
 
 async def products_of(inventory: Edge, skus: Iterable[str]) -> dict[str, Product]:
