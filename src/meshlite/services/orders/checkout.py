@@ -32,6 +32,7 @@ AT_ONCE = 32
 loop, so that more at once would not be done sooner, and each call would take longer than its timeout allows."""
 _RETRY = 0.5
 _GRACE_LOOK = 0.05
+_SHORTEST = 0.01
 _LONGEST = 30.0
 _HOUR = 3600.0
 _REFUSALS = {"unknown-sku", "out-of-stock"}
@@ -234,7 +235,7 @@ class Checkout:
                 due.pop(order_id, None)
             else:
                 due[order_id] = loop.time() + wait
-        return max(min(due.values(), default=loop.time() + _HOUR) - loop.time(), 0.0)
+        return max(min(due.values(), default=loop.time() + _HOUR) - loop.time(), _SHORTEST)
 
     async def finish(self, grace: Callable[[], float]) -> None:
         """Let what is at work end while `grace` has seconds left."""
