@@ -405,3 +405,20 @@ async def test_a_refusal_that_cannot_be_made_safe_is_none(start_mesh: StartMesh)
     assert await calm(world, order["id"]) == "cancelled"
     again = await world.order(("SKU-5", 61), key="k")
     assert (again.status, "Idempotent-Replayed" in again.headers) == (409, False)
+
+
+@pytest.mark.parametrize("body", ["", "nonsense", '{"id": 1}'])
+async def test_an_answer_that_is_not_about_the_user_is_no_yes(world: World, body: str) -> None:
+    """A 200 of users that is garbage, or speaks of somebody else: 503, and no order of a user who may not be."""
+    users = world.mesh.edges["orders", "users"]
+    real = users.get
+
+    async def garbled(path: str, **more: Any) -> Any:
+        response = await real("/users/1", **more)
+        response._body = body.encode()
+        return response
+
+    users.get = garbled  # type: ignore[method-assign]
+    refused = await world.order(("SKU-5", 1), user_id=99)
+    assert (refused.status, refused.json["edge"]) == (503, "orders→users")
+    assert (await world.stock("SKU-5"))["reserved"] == 0

@@ -180,7 +180,7 @@ class Shop(RuleBasedStateMachine):
         items: list[dict[str, Any]] = [{"sku": act.sku, "quantity": 10 + len(self.crowd.wishes)}]
         if act.scarce:
             items.append({"sku": "SCARCE", "quantity": act.scarce})
-        user_id = 99 if act.which == 7 else 1 + act.which % 2
+        user_id = 99 if act.which % 5 == 4 else 1 + act.which % 2
         key = f"wish-{len(self.crowd.wishes)}" if act.keyed else None
         wish = Wish({"user_id": user_id, "items": items}, key)
         self.crowd.wishes.append(wish)
