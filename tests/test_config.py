@@ -83,7 +83,10 @@ def test_single_rules_of_a_policy_can_be_switched_off() -> None:
         ("services.users.port=abc", "services.users.port: expected `int`, got `str`"),
         ("services.users.port=70000", "services.users.port: expected `int` <= 65535, got 70000"),
         ("services.billing.port=1", "services.billing: unknown service; known: users, orders, inventory"),
-        ("polici.timeout=1", "polici: unknown section; known: mesh, log, control, policy, services, edges, faults"),
+        (
+            "polici.timeout=1",
+            "polici: unknown section; known: mesh, log, control, limits, policy, services, edges, faults",
+        ),
         ("policy.brekaer=false", "policy.brekaer: unknown; did you mean breaker?"),
         ("policy.timeout=nan", "policy.timeout: expected `float` > 0.0, got nan"),
         ("policy.timeout=0", "policy.timeout: expected `float` > 0.0, got 0"),

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from meshlite.wire import server
+from meshlite.wire import connection
 from tests.conftest import MOODY, OnLoop, StartMesh, World
 from tests.test_lifecycle import fault, refused
 from tests.test_mesh import PATIENT, until
@@ -127,13 +127,13 @@ class Wire:
         self.read: set[str] = set()
         self.answered: dict[str, int] = {}
         self.ids = count()
-        taken = server._Protocol.data_received
+        taken = connection.Connection.data_received
 
-        def data_received(protocol: server._Protocol, data: bytes) -> None:
+        def data_received(protocol: connection.Connection, data: bytes) -> None:
             self.read.update(found.decode() for found in re.findall(rb"X-Request-Id: (load-\d+)\r\n", data))
             taken(protocol, data)
 
-        monkeypatch.setattr(server._Protocol, "data_received", data_received, raising=True)
+        monkeypatch.setattr(connection.Connection, "data_received", data_received, raising=True)
 
     def request(self, path: str) -> tuple[str, bytes]:
         name = f"load-{next(self.ids)}"

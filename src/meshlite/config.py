@@ -63,6 +63,21 @@ class ControlSection(_Section, frozen=True, kw_only=True):
     allowed_hosts: list[str] = field(default_factory=list)
 
 
+class LimitsSection(_Section, frozen=True, kw_only=True):
+    """`[limits]`: what a client may do to a port, the control plane's too. Bytes, seconds, and how many."""
+
+    url_bytes: Annotated[int, Meta(ge=256, le=1_048_576)] = 8_192
+    header_bytes: Annotated[int, Meta(ge=512, le=1_048_576)] = 32_768
+    header_count: Annotated[int, Meta(ge=8, le=10_000)] = 100
+    header_seconds: Seconds = 10.0
+    body_bytes: Annotated[int, Meta(ge=1, le=1_073_741_824)] = 1_048_576
+    body_seconds: Seconds = 10.0
+    answer_seconds: Seconds = 30.0
+    idle_seconds: Seconds = 75.0
+    connections: Count = 2_000
+    connections_in_all: Count = 4_000
+
+
 class RetryPolicy(_Section, frozen=True, kw_only=True):
     """`attempts` tries in all; full jitter below `base_delay` · 2ⁿ, at most `max_delay`; `budget` retries a request."""
 
@@ -119,6 +134,7 @@ class Config(_Section, frozen=True, kw_only=True):
     log: LogSection
     services: dict[str, ServiceSection]
     control: ControlSection
+    limits: LimitsSection
     policy: PolicySection
     edges: dict[str, dict[str, EdgePolicy]]
     faults: dict[Name, FaultRule]
@@ -210,7 +226,13 @@ def check(layers: Layers) -> list[Fault]:
 
 
 def _check(merged: Json) -> list[Fault]:
-    sections = {"mesh": MeshSection, "log": LogSection, "control": ControlSection, "policy": PolicySection}
+    sections = {
+        "mesh": MeshSection,
+        "log": LogSection,
+        "control": ControlSection,
+        "limits": LimitsSection,
+        "policy": PolicySection,
+    }
     known = [*sections, "services", "edges", "faults"]
     found = [Fault((key,), f"unknown section; known: {', '.join(known)}") for key in merged if key not in known]
     not_tables = [
@@ -224,7 +246,7 @@ def _check(merged: Json) -> list[Fault]:
     found += _check_edges(merged)
     for name, rule in merged["faults"].items():
         found += _check_fault(name, rule)
-    return found + _check_host(merged)
+    return found + _check_host(merged) + _check_limits(merged["limits"])
 
 
 def _is_table(value: object) -> TypeGuard[Mapping[str, Any]]:
@@ -299,6 +321,14 @@ def _check_host(merged: Json) -> list[Fault]:
     return found
 
 
+def _check_limits(limits: Json) -> list[Fault]:
+    """What only shows between keys: a URL is a part of the header."""
+    url, header = limits.get("url_bytes"), limits.get("header_bytes")
+    if isinstance(url, int) and isinstance(header, int) and url >= header:
+        return [Fault(("limits", "header_bytes"), f"expected more than limits.url_bytes, {url}, got {header}")]
+    return []
+
+
 def build(layers: Layers, path: Path | None, folder: Path) -> Config:
     """The config of tables that `check` found nothing wrong with."""
     merged = layers.merged()
@@ -317,6 +347,7 @@ _SECTIONS: Json = {
     "log": LogSection,
     "services": dict[str, ServiceSection],
     "control": ControlSection,
+    "limits": LimitsSection,
     "policy": PolicySection,
     "edges": dict[str, dict[str, EdgePolicy]],
     "faults": dict[Name, FaultRule],

@@ -132,6 +132,7 @@ async def _begun(request: web.Request, response: web.StreamResponse | None, leng
     else:
         answer = web.StreamResponse(status=response.status, headers=response.headers)
     answer.headers[propagation.REQUEST_ID], answer.headers[HEADER] = inbound.request_id, inbound.fault or ""
+    answer.headers["Server"] = propagation.SERVER
     answer.content_length = length
     if response is not None and response.keep_alive is False:
         answer.force_close()

@@ -26,6 +26,7 @@ from meshlite.telemetry import logs
 from meshlite.telemetry.metrics import Metrics
 from meshlite.telemetry.watchdog import Watchdog
 from meshlite.wire.boundary import Boundary, is_boundary
+from meshlite.wire.connection import Connection
 from meshlite.wire.server import Listener
 
 CLOSING_ORDER = ("users", "orders", "inventory")
@@ -97,8 +98,9 @@ class Mesh:
 
     async def _start(self) -> None:
         config, host = self.config, self.config.mesh.host
+        everyone: set[Connection] = set()
         for name in SERVICES:
-            service = Service(name, config, bus=self.bus, log=self.log, clock=self.clock)
+            service = Service(name, config, bus=self.bus, log=self.log, clock=self.clock, everyone=everyone)
             self._stack.callback(service.abandon)
             self.services[name] = service
         control = self._listen(host, config.control.port, "control.port") if self._control else None
@@ -144,7 +146,7 @@ class Mesh:
             raise StartError(f"the mesh is {self.state}")
 
     def _listen(self, host: str, port: int, key: str) -> Listener:
-        listener = Listener(host, port, key)
+        listener = Listener(host, port, key, self.config.limits)
         self._stack.callback(listener.abandon)
         return listener
 
@@ -172,7 +174,7 @@ class Mesh:
         self._control_boundary.append(boundary)
         app.middlewares.insert(0, boundary.middleware())
         self._stack.push_async_callback(listener.close)
-        await listener.serve(app, CUT)
+        await listener.serve(app, CUT, boundary.refuse)
         self.control_url = listener.url
 
     def _apply(self, config: Config) -> None:

@@ -19,6 +19,8 @@ ATTEMPT = "X-Envoy-Attempt-Count"
 TIME_LEFT_MS = "X-Envoy-Expected-Rq-Timeout-Ms"
 OVERLOADED = "X-Envoy-Overloaded"
 FAULT = "meshlite-fault"
+SERVER = "meshlite"
+"""What the `Server` header says: no versions."""
 
 _ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}", re.ASCII)
 _CALLER = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
@@ -56,11 +58,16 @@ class Inbound(Struct):
 current: ContextVar[Inbound | None] = ContextVar("inbound", default=None)
 
 
+def new_id() -> str:
+    """An id for a request that bears none."""
+    return f"{_ids.getrandbits(64):016x}"
+
+
 def read(headers: Mapping[str, str], now: float) -> Inbound:
     """What `headers` say. What is malformed counts as absent: nothing a stranger sends reaches a log unchecked."""
     request_id = headers.get(REQUEST_ID)
     if request_id is None or not _ID.fullmatch(request_id):
-        request_id = f"{_ids.getrandbits(64):016x}"
+        request_id = new_id()
     caller = headers.get(CALLER)
     if caller is None or not _CALLER.fullmatch(caller):
         caller = "external"

@@ -20,6 +20,7 @@ from meshlite.events import Bus, ServiceMoved
 from meshlite.faults import Faults
 from meshlite.resilience.edge import Edge
 from meshlite.wire.boundary import Boundary
+from meshlite.wire.connection import Connection
 from meshlite.wire.server import Listener
 
 CUT = 0.1
@@ -35,9 +36,16 @@ class Service:
     """
 
     def __init__(
-        self, name: str, config: Config, *, bus: Bus, log: FilteringBoundLogger, clock: Callable[[], float]
+        self,
+        name: str,
+        config: Config,
+        *,
+        bus: Bus,
+        log: FilteringBoundLogger,
+        clock: Callable[[], float],
+        everyone: set[Connection] | None = None,
     ) -> None:
-        """Bind its port. Raises StartError."""
+        """Bind its port. Raises StartError. `everyone` are the open connections of all services."""
         self.name = name
         self.state = "starting"
         self.reason = ""
@@ -45,6 +53,7 @@ class Service:
         self.faults = Faults(name, config.mesh.seed, headers=config.mesh.allow_header_faults)
         self.boundary = Boundary(name, bus=bus, log=log, clock=clock, faults=self.faults)
         self._config = config
+        self._everyone = everyone
         self._bus = bus
         self._log = log.bind(service=name)
         self._clock = clock
@@ -61,7 +70,8 @@ class Service:
         self._killed = False
 
     def _bind(self, port: int) -> Listener:
-        return Listener(self._config.mesh.host, port, f"services.{self.name}.port")
+        config = self._config
+        return Listener(config.mesh.host, port, f"services.{self.name}.port", config.limits, self._everyone)
 
     def abandon(self) -> None:
         """Give the port back; for a mesh whose start failed, harmless afterwards."""
@@ -78,7 +88,7 @@ class Service:
         try:
             app = _make(target, f"services.{self.name}.app", self._context())
             app.middlewares.insert(0, self.boundary.middleware())
-            await self._listener.serve(app, CUT)
+            await self._listener.serve(app, CUT, self.boundary.refuse)
         except StartError:
             raise
         except Exception as error:  # an application may be anyone's

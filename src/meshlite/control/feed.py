@@ -75,6 +75,7 @@ class Feed:
         if self._readers >= READERS:
             raise Problem("overloaded", f"{READERS} readers of events are enough", retry_after=5.0)
         inbound = propagation.current.get()
+        headers["Server"] = propagation.SERVER
         if inbound is not None:
             headers[propagation.REQUEST_ID] = inbound.request_id
         response = web.StreamResponse(headers=headers)

@@ -32,6 +32,7 @@ def is_boundary(frame: FrameType) -> bool:
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 CLIENT_CLOSED_REQUEST = 499
+_CLOSE = {"Connection": "close"}
 _TOO_LATE = "its time passed before it could be begun"
 _OVERLOADED = Problem(
     "overloaded", "too many requests at once", retry_after=1.0, headers={propagation.OVERLOADED: "true"}
@@ -86,6 +87,15 @@ class Boundary:
         else:
             self.admission.resize(policy.max_concurrent, policy.max_waiting)
 
+    def refuse(self, problem: Problem, method: str = "unparsed", route: str = "unparsed") -> web.Response:
+        """The answer to what no handler will see, with an id, counted and logged like any other."""
+        response = problem.response()
+        request_id = propagation.new_id()
+        response.headers[propagation.REQUEST_ID] = request_id
+        response.headers["Server"] = propagation.SERVER
+        self._bus.publish(RequestCompleted(self.service, method, route, problem.status, 0.0, request_id, "external"))
+        return response
+
     def middleware(self) -> Middleware:
         """What goes into `web.Application.middlewares`, outermost."""
         clock, publish, service = self._clock, self._bus.publish, self.service
@@ -112,6 +122,7 @@ class Boundary:
                 status = response.status
                 headers = response.headers
                 headers[propagation.REQUEST_ID] = inbound.request_id
+                headers["Server"] = propagation.SERVER
                 if inbound.fault is not None:
                     headers[HEADER] = inbound.fault
                 if self.draining and not getattr(request.protocol, "followed", False):
@@ -231,6 +242,8 @@ class Boundary:
                 self._log.error("storage.failed", service=self.service, error=str(error))
                 detail = "the database cannot be used at the moment: what was asked for counts as not done"
                 return Problem("storage-unavailable", detail, retry_after=1.0).response()
+            case web.RequestPayloadError():
+                return Problem("malformed-request", "the body breaks HTTP's rules", headers=_CLOSE).response()
             case web.HTTPException() if error.status >= 400:
                 return from_http(error, request).response()
             case web.HTTPException():

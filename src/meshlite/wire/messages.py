@@ -3,28 +3,29 @@
 import asyncio
 import base64
 import functools
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import msgspec
 from aiohttp import web
 from msgspec import Meta
 
-from meshlite.validation import faults
+from meshlite.config import LimitsSection
+from meshlite.validation import Fault, faults
 from meshlite.wire.problems import FieldError, Problem, invalid
 
 T = TypeVar("T")
-BODY_PATIENCE = 10.0
-"""Seconds that a body may take to arrive: it holds one of the service's places meanwhile."""
+_USUAL = LimitsSection()
 JSON_TYPES = ("application/json", "application/merge-patch+json")
 
 Text = Annotated[
     str,
     Meta(
-        description="text without control characters",
+        description="text without control characters, not only spaces",
         min_length=1,
         max_length=200,
-        pattern=r"^[^\x00-\x1f\x7f\ud800-\udfff]+$(?!\n)",
+        pattern=r"^(?=.*\S)[^\x00-\x1f\x7f\ud800-\udfff]+$(?!\n)",
     ),
 ]
 Limit = Annotated[int, Meta(ge=1, le=200, description="how many at the most")]
@@ -56,6 +57,8 @@ async def body(request: web.Request, kind: type[T]) -> T:
     if request.content_type not in JSON_TYPES:
         given = request.headers.get("Content-Type", "none")
         raise Problem("unsupported-media-type", f"expected Content-Type application/json, got {given}")
+    if (charset := request.charset) is not None and charset.lower() not in ("utf-8", "utf8"):
+        raise Problem("unsupported-media-type", f"JSON is UTF-8, got charset {charset}")
     if (coding := request.headers.get("Content-Encoding", "identity")) != "identity":
         raise Problem("unsupported-media-type", f"a Content-Encoding is not supported, got {coding}")
     raw = await _read(request)
@@ -65,17 +68,18 @@ async def body(request: web.Request, kind: type[T]) -> T:
     except msgspec.ValidationError as error:
         raise _invalid_body(raw, kind) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Problem("malformed-request", f"the body is not JSON: {error}") from error
+        raise _no_json(error) from error
 
 
 async def _read(request: web.Request) -> bytes:
     if request.content.is_eof():  # it is all here
         return await request.read()
+    patience = getattr(request.protocol, "limits", _USUAL).body_seconds
     try:
-        async with asyncio.timeout(BODY_PATIENCE):
+        async with asyncio.timeout(patience):
             return await request.read()
     except TimeoutError as error:
-        detail = f"the body was not complete within {BODY_PATIENCE:g} s"
+        detail = f"the body was not complete within {patience:g} s"
         raise Problem("request-timeout", detail, headers={"Connection": "close"}) from error
 
 
@@ -83,8 +87,19 @@ def _invalid_body(raw: bytes, kind: type[Any]) -> Problem:
     try:
         found = faults(msgspec.json.decode(raw), kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return Problem("malformed-request", f"the body is not JSON: {error}")
+        return _no_json(error)
     return invalid(found)
+
+
+def _no_json(error: Exception) -> Problem:
+    match error:
+        case UnicodeDecodeError():
+            why = "it is not UTF-8"
+        case RecursionError():
+            why = "it is nested too deeply"
+        case _:
+            why = str(error).removeprefix("JSON is malformed: ").partition(" - at `")[0]
+    return Problem("malformed-request", f"the body is not JSON: {why}")
 
 
 def is_list(kind: Any) -> bool:
@@ -93,21 +108,58 @@ def is_list(kind: Any) -> bool:
 
 
 @functools.cache
-def _lists(kind: type[msgspec.Struct]) -> frozenset[str]:
-    return frozenset(field.encode_name for field in msgspec.structs.fields(kind) if is_list(field.type))
+def _names(kind: type[msgspec.Struct]) -> Mapping[str, str]:
+    """What a query's names take: "list", "number" or "text"."""
+    return {
+        field.encode_name: "list" if is_list(field.type) else "number" if _is_int(field.type) else "text"
+        for field in msgspec.structs.fields(kind)
+    }
+
+
+def _is_int(kind: Any) -> bool:
+    return kind is int or any(map(_is_int, get_args(kind)))
+
+
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)", re.ASCII)
 
 
 def query(request: web.Request, kind: type[T]) -> T:
-    """The request's query as a `kind` (a struct); names it does not know are left alone. Raises Problem 422."""
+    """The request's query as a `kind` (a struct). Raises Problem 422: also for names unknown, or given twice."""
     given = request.query
     if not given:
         return kind()
-    lists = _lists(kind)  # type: ignore[arg-type]
-    values = {name: given.getall(name) if name in lists else given[name] for name in given}
+    names = _names(kind)  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    wrong: list[Fault] = []
+    for name in dict.fromkeys(given):
+        form, found = names.get(name), given.getall(name)
+        if form is None:
+            wrong.append(_unknown(name, names))
+        elif form == "list":
+            values[name] = found
+        elif len(found) > 1:
+            wrong.append(Fault((name,), f"given {len(found)} times, expected once"))
+        elif form == "number" and not _NUMBER.fullmatch(found[0]):
+            wrong.append(Fault((name,), f"expected a whole number, got {found[0]!r:.40}"))
+        else:
+            values[name] = found[0]
     try:
-        return msgspec.convert(values, kind, strict=False)
+        converted = msgspec.convert(values, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise invalid(faults(values, kind, strict=False), pointers=False) from error
+        raise invalid([*wrong, *faults(values, kind, strict=False)], pointers=False) from error
+    if wrong:
+        raise invalid(wrong, pointers=False)
+    return converted
+
+
+def _unknown(name: str, known: Iterable[str]) -> Fault:
+    return Fault((f"{name:.40}",), f"unknown; known: {', '.join(known) or 'none'}")
+
+
+def no_query(request: web.Request) -> None:
+    """Raises Problem 422 for a query where none is known."""
+    if request.query_string:
+        raise invalid([_unknown(name, ()) for name in dict.fromkeys(request.query)], pointers=False)
 
 
 def cursor_after(listing: str, key: object) -> str:

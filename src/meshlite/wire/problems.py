@@ -20,9 +20,11 @@ TYPES: dict[str, tuple[int, str]] = {
     "method-not-allowed": (405, "The method is not allowed here"),
     "request-timeout": (408, "The request did not arrive in time"),
     "body-too-large": (413, "The body is too large"),
+    "url-too-long": (414, "The URL is too long"),
     "unsupported-media-type": (415, "The media type is not supported"),
     "expectation-failed": (417, "The expectation cannot be met"),
     "misdirected": (421, "This is not the host that was asked for"),
+    "header-too-large": (431, "The header is too large"),
     # what can be read, but not meant
     "invalid-fields": (422, "Some fields are not valid"),
     "unknown-user": (422, "There is no such user"),
@@ -143,7 +145,7 @@ def from_http(error: web.HTTPException, request: web.BaseRequest) -> Problem:
     details: dict[int, str] = {
         404: f"no route {request.path}",
         405: f"{request.method} is not allowed here; allowed: {error.headers.get('Allow', '')}",
-        413: "the body may have at most 1 MiB",
+        413: f"the body may have at most {getattr(request, 'client_max_size', 0)} bytes",
         417: "the only expectation that can be met is 100-continue",
     }
     kept: dict[str, Any] = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}

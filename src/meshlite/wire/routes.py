@@ -1,5 +1,6 @@
 """A service's routes, said once: what aiohttp serves, and what the OpenAPI document says of it."""
 
+import functools
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ import msgspec
 from aiohttp import web
 
 from meshlite.events import PROBES
-from meshlite.wire.messages import is_list, reply
+from meshlite.wire.messages import is_list, no_query, reply
 from meshlite.wire.problems import CONTENT_TYPE, TYPES, Problem, ProblemDocument
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -86,13 +87,24 @@ class Routes:
             Route("GET", "/readyz", readyz, "Does it take requests?", {200: dict[str, str], 503: dict[str, str]}),
         ]
         for route in operations:
+            handler = route.handler if route.query or route.path in PROBES else _without_query(route.handler)
             if route.method == "GET":
-                app.router.add_get(route.path, route.handler)  # and HEAD with it
+                app.router.add_get(route.path, handler)  # and HEAD with it
             else:
-                app.router.add_route(route.method, route.path, route.handler)
+                app.router.add_route(route.method, route.path, handler)
         app.router.add_get("/openapi.json", openapi)
         app.router.add_get("/docs", _docs(self.title))
         app.router.add_get("/docs/{file}", _docs_file)
+
+
+def _without_query(handler: Handler) -> Handler:
+    """`handler`, for which a query is a mistake."""
+
+    async def checked(request: web.Request) -> web.StreamResponse:
+        no_query(request)
+        return await handler(request)
+
+    return checked
 
 
 def _document(routes: Routes, version: str, operations: Sequence[Route]) -> dict[str, Any]:
@@ -189,10 +201,17 @@ def _docs(title: str) -> Handler:
     return docs
 
 
+@functools.cache
+def _swagger(name: str) -> bytes:
+    """A file of Swagger UI, read once. Whole: a part (`Range`) would be refused past every middleware."""
+    return (SWAGGER / name).read_bytes()
+
+
 async def _docs_file(request: web.Request) -> web.StreamResponse:
     name = request.match_info["file"]
     if name == "start.js":
         return web.Response(text=_START, content_type="text/javascript")
     if name in {"swagger-ui.css", "swagger-ui-bundle.js"}:
-        return web.FileResponse(SWAGGER / name, headers={"Cache-Control": "max-age=86400"})
+        kind = "text/css" if name.endswith(".css") else "text/javascript"
+        return web.Response(body=_swagger(name), content_type=kind, headers={"Cache-Control": "max-age=86400"})
     raise Problem("not-found", f"no file {name} here")

@@ -2,90 +2,37 @@
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Callable
 
-from aiohttp import HttpVersion11, web
+from aiohttp import web
 
+from meshlite.config import LimitsSection
 from meshlite.errors import StartError
-from meshlite.wire.problems import Problem, from_http
+from meshlite.propagation import OVERLOADED
+from meshlite.wire.connection import Connection, Refusal, Refuse, as_bytes, gate
+from meshlite.wire.problems import Problem
 
-KEEPALIVE = 75.0
-"""Seconds an idle connection lives; longer than aiohttp's clients keep theirs, so that the client closes first."""
 BACKLOG = 1024
 """Connections that the kernel takes while the loop is busy. One that it has no room for is tried again a second later:
 its client waits, although the service could have answered, or refused, at once."""
 _TURNS = 10
 _LOOK_EVERY = 0.01
+_LOOK_AT_CONNECTIONS = 1.0
 
-_CONNECTION: dict[str, Any] = {
-    "keepalive_timeout": KEEPALIVE,
-    "access_log": None,
-    "auto_decompress": False,
-    "lingering_time": 1.0,
-}
-
-
-class _Protocol(web.RequestHandler):
-    """aiohttp's connection, with its own errors (a request that cannot be parsed) in our shape."""
-
-    __slots__ = ("_open",)
-
-    def __init__(self, manager: web.Server, opened: "set[_Protocol]", **more: Any) -> None:
-        super().__init__(manager, **more)
-        self._open = opened
-        opened.add(self)  # before aiohttp knows of it: asyncio makes the connection a turn later
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self._open.discard(self)
-        super().connection_lost(exc)
-
-    @property
-    def waiting(self) -> bool:
-        """Whether it has nothing to do: no request has been read that is not wholly answered."""
-        return self._waiter is not None and not self._waiter.done()
-
-    @property
-    def followed(self) -> bool:
-        """Whether another request has been read behind the one that is being answered."""
-        return bool(self._messages)
-
-    def handle_error(
-        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
-    ) -> web.StreamResponse:
-        if request.writer.output_size > 0:
-            raise ConnectionError("the answer has begun")
-        if status == 400:
-            request._version = HttpVersion11  # what could not be parsed counts as HTTP/1.0 otherwise
-            first_line = (message or "it is not HTTP").strip().splitlines()[0].rstrip(":")
-            response = Problem("malformed-request", first_line).response()
-        else:
-            self.log_exception("connection.crashed", exc_info=exc)
-            response = Problem("internal", "the service failed; its log says more").response()
-        response.force_close()
-        return response
-
-
-Handler = Callable[[Any], Awaitable[web.StreamResponse]]
-
-
-def _in_shape(handler: Handler) -> Handler:
-    """`handler`, with what aiohttp refuses before any middleware (an `Expect` it cannot meet) in our shape."""
-
-    async def expected(request: web.BaseRequest) -> web.StreamResponse:
-        try:
-            return await handler(request)
-        except web.HTTPException as error:
-            return from_http(error, request).response()
-
-    return lambda request: expected(request) if "Expect" in request.headers else handler(request)
+_REFUSALS = 64
+"""How many connections too many are given the time to read that they are; those beyond are closed at once."""
 
 
 class Listener:
     """Binds at once, serves when told to; then it refuses, drains or is cut, and closes."""
 
-    def __init__(self, host: str, port: int, key: str) -> None:
-        """Bind. Raises StartError that names `key`, the setting which chose the port."""
+    def __init__(
+        self, host: str, port: int, key: str, limits: LimitsSection, everyone: set[Connection] | None = None
+    ) -> None:
+        """Bind. Raises StartError that names `key`, the setting which chose the port.
+
+        `everyone`, where given, are the open connections of all listeners that have `connections_in_all` together.
+        """
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = socket.socket(family, socket.SOCK_STREAM)
         try:
@@ -101,23 +48,47 @@ class Listener:
         address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104  only compared
         self.url = f"http://[{address}]:{self.port}" if ":" in address else f"http://{address}:{self.port}"
         self._runner: web.AppRunner | None = None
-        self._open: set[_Protocol] = set()
+        self._limits = limits
+        self._open: set[Connection] = set()
+        self._everyone = everyone
+        self._refusals: set[Refusal] = set()
+        self._looks: asyncio.TimerHandle | None = None
         self._server: asyncio.Server | None = None
 
-    async def serve(self, app: web.Application, grace: float) -> None:
-        """Start `app` and take connections."""
+    async def serve(self, app: web.Application, grace: float, refuse: Refuse) -> None:
+        """Start `app` and take connections; `refuse` answers what `app` never sees."""
+        app._client_max_size = self._limits.body_bytes
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=grace, access_log=None)
         await self._runner.setup()
         loop, manager = asyncio.get_running_loop(), self._runner.server
         assert manager is not None
-        manager.request_handler = _in_shape(manager.request_handler)
+        manager.request_handler = gate(manager.request_handler, self._limits, refuse)
         self._server = await loop.create_server(
-            lambda: _Protocol(manager, self._open, loop=loop, **_CONNECTION),
-            sock=self._socket,
-            backlog=BACKLOG,
-            start_serving=False,
+            lambda: self._connection(manager, refuse), sock=self._socket, backlog=BACKLOG, start_serving=False
         )
+        self._look()
         await self._server.start_serving()  # apart: whoever is cancelled in here has a server to close
+
+    def _connection(self, manager: web.Server, refuse: Refuse) -> asyncio.Protocol:
+        """What a new connection speaks to."""
+        limits, everyone = self._limits, self._everyone
+        if len(self._open) >= limits.connections or (
+            everyone is not None and len(everyone) >= limits.connections_in_all
+        ):
+            problem = Problem(
+                "overloaded", "there are too many connections", retry_after=1.0, headers={OVERLOADED: "true"}
+            )
+            return Refusal(as_bytes(refuse(problem)), self._refusals, _REFUSALS)
+        return Connection(manager, limits, refuse, (self._open,) if everyone is None else (self._open, everyone))
+
+    def _look(self) -> None:
+        """Look at every connection, again and again: no request pays for a timer."""
+        loop, limits = asyncio.get_running_loop(), self._limits
+        now = loop.time()
+        for connection in list(self._open):
+            connection.look(now)
+        pause = min(_LOOK_AT_CONNECTIONS, limits.header_seconds / 4, limits.answer_seconds / 4)
+        self._looks = loop.call_later(pause, self._look)
 
     @property
     def busy(self) -> int:
@@ -163,14 +134,21 @@ class Listener:
     def abort(self) -> None:
         """Cut every connection at once; aiohttp then cancels their handlers."""
         for connection in self._open:
-            if connection.transport is not None:
-                connection.transport.abort()
+            connection.cut()
+        for refusal in self._refusals:
+            refusal.cut()
 
     async def close(self) -> None:
         """Stop listening; requests in flight may finish within the grace that `serve` was given; clean `app` up."""
         await self.refuse()
+        if self._looks is not None:
+            self._looks.cancel()
+        for refusal in list(self._refusals):
+            refusal.cut()
         if self._runner is not None:
             await self._runner.cleanup()
+        if self._everyone is not None:
+            self._everyone -= self._open
 
 
 async def _until(done: Callable[[], bool], patience: Callable[[], bool]) -> None:

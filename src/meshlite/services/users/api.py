@@ -21,7 +21,7 @@ from meshlite.wire.routes import Routes
 
 STORE = web.AppKey("store", UserStore)
 ORDERS = web.AppKey("orders", Edge)
-ID = r"{id:[0-9]{1,18}}"
+ID = r"{id:0|[1-9][0-9]{0,17}}"
 ID_TYPE = {"id": Annotated[int, Meta(ge=0, lt=10**18)]}
 
 routes = Routes(
