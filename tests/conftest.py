@@ -76,6 +76,9 @@ class World:
     def logged(self, event: str) -> list[dict[str, Any]]:
         return [dict(entry) for entry in self._log.entries if entry["event"] == event]
 
+    def lines(self) -> list[dict[str, Any]]:
+        return [dict(entry) for entry in self._log.entries]
+
     def breaker(self, caller: str, callee: str) -> str:
         states = [str(breaker.state) for _, breaker in self.mesh.edges[caller, callee].breakers()]
         return states[0] if states else "closed"

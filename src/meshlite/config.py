@@ -15,7 +15,7 @@ from msgspec import Meta, Struct, field
 from meshlite.errors import ConfigError
 from meshlite.layers import Json, Layers, merge
 from meshlite.rules import KINDS, FaultRule, contradictions
-from meshlite.validation import Fault, faults
+from meshlite.validation import Fault, faults, shown
 
 SERVICES = ("users", "orders", "inventory")
 EDGES = (("users", "orders"), ("orders", "inventory"), ("orders", "users"))
@@ -221,8 +221,11 @@ def _edge_tables(merged: Json) -> list[tuple[str, str, Json]]:
 
 def check(layers: Layers) -> list[Fault]:
     """All that is wrong with a config of these tables; empty if nothing is."""
-    merged = layers.merged()
-    return [Fault(fault.path, fault.detail.replace("| null", "| false")) for fault in _check(merged)]
+    try:
+        found = _check(layers.merged())
+    except RecursionError:
+        return [Fault(("config",), "tables or lists are nested too deeply")]
+    return [Fault(fault.path, fault.detail.replace("| null", "| false")) for fault in found]
 
 
 def _check(merged: Json) -> list[Fault]:
@@ -236,7 +239,7 @@ def _check(merged: Json) -> list[Fault]:
     known = [*sections, "services", "edges", "faults"]
     found = [Fault((key,), f"unknown section; known: {', '.join(known)}") for key in merged if key not in known]
     not_tables = [
-        Fault((key,), f"expected a table, got {merged[key]!r}") for key in known if not _is_table(merged[key])
+        Fault((key,), f"expected a table, got {shown(merged[key])}") for key in known if not _is_table(merged[key])
     ]
     if not_tables:
         return [*found, *not_tables]
@@ -272,7 +275,7 @@ def _check_edges(merged: Json) -> list[Fault]:
             if (caller, callee) not in EDGES:
                 found.append(Fault(("edges", caller, callee), f"no such edge; the mesh has {drawn}"))
             elif not _is_table(table):
-                found.append(Fault(("edges", caller, callee), f"expected a table, got {table!r}"))
+                found.append(Fault(("edges", caller, callee), f"expected a table, got {shown(table)}"))
             elif "admission" in table:
                 found.append(
                     Fault(("edges", caller, callee, "admission"), "belongs to the callee: see policy.admission")
@@ -286,7 +289,7 @@ def _check_fault(name: str, rule: object) -> list[Fault]:
     path = ("faults", name)
     found = [Fault(path, "expected a name of lower-case letters, digits and hyphens") for _ in faults(name, Name)]
     if not _is_table(rule):
-        return [*found, Fault(path, f"expected a table, got {rule!r}")]
+        return [*found, Fault(path, f"expected a table, got {shown(rule)}")]
     if rule.get("kind") in KINDS:
         wrong = faults(rule, FaultRule, path)
         found += wrong
@@ -294,11 +297,11 @@ def _check_fault(name: str, rule: object) -> list[Fault]:
             readable = msgspec.convert({**rule, "service": ""}, FaultRule)
             found += [Fault((*path, *key.split(".", 1)), why) for key, why in contradictions(readable)]
     else:
-        given = f", got {rule['kind']!r}" if "kind" in rule else ""
+        given = f", got {shown(rule['kind'])}" if "kind" in rule else ""
         found.append(Fault((*path, "kind"), f"expected one of {', '.join(KINDS)}{given}"))
     for key, allowed in (("service", SERVICES), ("caller", (*SERVICES, "external"))):
         if isinstance(rule.get(key), str) and rule[key] not in allowed:
-            found.append(Fault((*path, key), f"expected one of {', '.join(allowed)}, got {rule[key]!r}"))
+            found.append(Fault((*path, key), f"expected one of {', '.join(allowed)}, got {shown(rule[key])}"))
     return found
 
 
@@ -311,7 +314,7 @@ def _check_host(merged: Json) -> list[Fault]:
             why = f"missing: required because mesh.host {host} is not a loopback address"
             found.append(Fault(("control", "token"), why))
     except ValueError:
-        found.append(Fault(("mesh", "host"), f"expected an IP address or localhost, got {host!r}"))
+        found.append(Fault(("mesh", "host"), f"expected an IP address or localhost, got {shown(host)}"))
     sections = {f"services.{name}": merged["services"].get(name) for name in SERVICES} | {"control": merged["control"]}
     seen: dict[int, str] = {}
     for dotted, section in sections.items():

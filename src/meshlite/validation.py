@@ -41,6 +41,18 @@ class Invalid(Exception):
         self.faults = found
 
 
+def shown(value: object) -> str:
+    """A value as it is quoted in what is said of it: in short, and of a table or a list only that it is one."""
+    if isinstance(value, Mapping):
+        return "a table"
+    if isinstance(value, list):
+        return "a list"
+    try:
+        return f"{value!r:.60}"
+    except ValueError:  # Python writes no integer of thousands of digits
+        return "a huge number"
+
+
 def faults(value: object, kind: Any, path: Path = (), *, strict: bool = True) -> list[Fault]:
     """All that keeps `value` from being a `kind`; empty if nothing does. `strict` is msgspec's."""
     try:
@@ -121,6 +133,6 @@ def _text(error: msgspec.ValidationError, value: object, kind: Any) -> str:
         return f"expected {form}, got {value!r:.60}"
     text = str(error).split(" - at ", maxsplit=1)[0].replace("Expected", "expected")
     text = text.replace("Object missing", "missing").replace("Object contains", "has an").replace("Invalid", "invalid")
-    if ", got" not in text and isinstance(value, str | int | float) and len(shown := repr(value)) <= _SHOWN:
-        text += f", got {shown}"
+    if ", got" not in text and isinstance(value, str | int | float) and len(given := shown(value)) <= _SHOWN:
+        text += f", got {given}"
     return text

@@ -32,7 +32,6 @@ def is_boundary(frame: FrameType) -> bool:
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 CLIENT_CLOSED_REQUEST = 499
-_CLOSE = {"Connection": "close"}
 _TOO_LATE = "its time passed before it could be begun"
 _OVERLOADED = Problem(
     "overloaded", "too many requests at once", retry_after=1.0, headers={propagation.OVERLOADED: "true"}
@@ -243,7 +242,9 @@ class Boundary:
                 detail = "the database cannot be used at the moment: what was asked for counts as not done"
                 return Problem("storage-unavailable", detail, retry_after=1.0).response()
             case web.RequestPayloadError():
-                return Problem("malformed-request", "the body breaks HTTP's rules", headers=_CLOSE).response()
+                response = Problem("malformed-request", "the body breaks HTTP's rules").response()
+                response.force_close()
+                return response
             case web.HTTPException() if error.status >= 400:
                 return from_http(error, request).response()
             case web.HTTPException():

@@ -82,6 +82,8 @@ class Connection(web.RequestHandler):
         in_header = body is None or body.is_eof()
         super().data_received(data)
         if self._request_count != count:
+            if not in_header and isinstance(self._messages[-1][0], _ErrInfo):
+                self._break_off(body)
             payload = self._messages[-1][1]
             self._body = None if payload is EMPTY_PAYLOAD else payload
             if self._partial + len(data) > self.limits.header_bytes:
@@ -90,6 +92,13 @@ class Connection(web.RequestHandler):
                 self._partial, self._since = 0, None
         elif in_header and not (self._upgraded or self._close or self._force_close):
             self._incomplete(data)
+
+    def _break_off(self, body: Any) -> None:
+        """What comes is no part of `body`: whoever reads it, now or later, is told; aiohttp would let him wait."""
+        self._condemned = True
+        if self._current_request is not None or len(self._messages) > 1:
+            body.set_exception(web.RequestPayloadError("the body breaks HTTP's rules"))
+        body.feed_eof()  # nobody is to wait for the rest
 
     def _incomplete(self, data: bytes) -> None:
         if not data.strip(b"\r\n"):  # empty lines before a request are nothing

@@ -172,7 +172,7 @@ def read_number(listing: str, cursor: str | None, default: int) -> int:
     key = read_cursor(listing, cursor)
     if key is None:
         return default
-    if not (key.isascii() and key.isdigit() and len(key) <= 18):
+    if len(key) > 18 or not _NUMBER.fullmatch(key) or key.startswith("-"):
         raise _no_cursor()
     return int(key)
 
