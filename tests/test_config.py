@@ -1,10 +1,16 @@
 """The config: what is in force, and what is said of what is wrong."""
 
+import json
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from meshlite.config import ConfigError, diff, load
+from meshlite.config import Config, ConfigError, diff, load
+from meshlite.lint import lint
 
 ROOT = Path(__file__).parents[1]
 
@@ -213,3 +219,97 @@ def test_a_diff_tells_what_can_be_taken_up_at_once() -> None:
     hot, restart = diff(load(None), load(None, ["faults.slow-inventory.enabled=true", "services.users.port=9"]))
     assert hot == ("faults.slow-inventory.enabled",)
     assert restart == ("services.users.port",)
+
+
+SCALARS = st.one_of(
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=10),
+    st.sampled_from(
+        ["delay", "error", "users", "orders", ":memory:", "meshlite.services.users:create_app", "127.0.0.1"]
+    ),
+)
+KEYS = st.sampled_from(["enabled", "port", "timeout", "kind", "service", "a", "A b", "", "é"])
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(KEYS, inner, max_size=3), max_leaves=6
+)
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> dict[str, Any]:
+    """Tables much like a config: known keys in known places, and not only those, with values of any kind."""
+    defaults = tomllib.loads((ROOT / "config.toml").read_text())
+
+    def some(table: dict[str, Any]) -> dict[str, Any]:
+        kept = {key: value for key, value in table.items() if draw(st.integers(0, 3)) == 0}
+        found = {
+            key: some(value) if isinstance(value, dict) and draw(st.booleans()) else draw(VALUES)
+            for key, value in kept.items()
+        }
+        if draw(st.integers(0, 4)) == 0:
+            found[draw(KEYS)] = draw(VALUES)
+        return found
+
+    return some(defaults)
+
+
+def toml(value: Any) -> str:
+    """A value as TOML."""
+    match value:
+        case bool():
+            return str(value).lower()
+        case dict():
+            return "{" + ", ".join(f"{json.dumps(key)} = {toml(item)}" for key, item in value.items()) + "}"
+        case list():
+            return "[" + ", ".join(map(toml, value)) + "]"
+        case str():
+            return json.dumps(value)
+    return str(value)
+
+
+def loaded(file: Path) -> Config | tuple[str, ...]:
+    """The config, or what is wrong with it."""
+    try:
+        return load(file)
+    except ConfigError as error:
+        return tuple(error.problems)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(tables())
+def test_whatever_is_in_the_file_it_is_a_config_or_an_error(tmp_path: Path, table: dict[str, Any]) -> None:
+    """Any table of any values: a config, whose keys can be listed, or a ConfigError with a line for each fault."""
+    file = tmp_path / "any.toml"
+    file.write_text("\n".join(f"{json.dumps(key)} = {toml(value)}" for key, value in table.items()))
+    found = loaded(file)
+    if isinstance(found, Config):
+        assert diff(found, found) == ((), ())
+        assert lint(found) is not None
+    else:
+        assert found
+        assert all("\n" not in problem for problem in found)
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=100))
+def test_whatever_the_file_is_it_is_a_config_or_an_error(tmp_path: Path, data: bytes) -> None:
+    """Any bytes."""
+    file = tmp_path / "any.toml"
+    file.write_bytes(data)
+    assert loaded(file)
+
+
+@pytest.mark.parametrize(
+    "place", ["mesh.data", "policy", "policy.retry", "faults.x", "faults.x.kind", "edges.orders.users", "x"]
+)
+@pytest.mark.parametrize("depth", [90, 900, 3_000])
+def test_a_config_may_be_as_deep_as_it_likes(tmp_path: Path, place: str, depth: int) -> None:
+    """Deep tables, deep lists, deep keys on the command line: a ConfigError, whatever Python can bear."""
+    file = tmp_path / "deep.toml"
+    for text in (f"{place}.{'a.' * depth}a = 1", f"{place} = {'[' * depth}{']' * depth}"):
+        file.write_text(text)
+        with pytest.raises(ConfigError):
+            load(file)
+    with pytest.raises(ConfigError):
+        load(None, [f"{place}.{'a.' * depth}a=1"])

@@ -116,7 +116,7 @@ class Connection(web.RequestHandler):
             if isinstance(message, _ErrInfo):
                 return
             lines = sum(len(name) + len(value) + 4 for name, value in message.raw_headers)
-            if lines + len(message.method) + len(message.path) + 12 > self.limits.header_bytes:
+            if lines + len(message.method) + len(message.path) + 14 > self.limits.header_bytes:
                 while len(self._messages) > place:
                     self._messages.pop()
                 self._condemn(self._too_large())

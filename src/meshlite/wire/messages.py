@@ -191,6 +191,6 @@ def read_cursor(listing: str, cursor: str | None) -> str | None:
     except ValueError:
         text = ""
     prefix, _, key = text.partition(":")
-    if prefix != listing or not key:
+    if prefix != listing or not key or cursor_after(listing, key) != cursor:  # base64 knows many spellings of one text
         raise _no_cursor()
     return key
