@@ -276,6 +276,7 @@ def loaded(file: Path) -> Config | tuple[str, ...]:
         return tuple(error.problems)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(tables())
 def test_whatever_is_in_the_file_it_is_a_config_or_an_error(tmp_path: Path, table: dict[str, Any]) -> None:

@@ -171,6 +171,8 @@ OF_A_SERVICE = {
         "a limit that is no UTF-8": (request("GET", "/users?limit=%ff"), BAD),
         "a made-up cursor": (request("GET", "/users?cursor=made-up"), UNREADABLE),
         "a cursor of another list": (request("GET", "/users?cursor=b3JkZXJzOjE"), UNREADABLE),  # orders:1
+        "another spelling of a cursor": (request("GET", "/users?cursor=dXNlcnM6MR"), UNREADABLE),
+        "a padded cursor": (request("GET", "/users?cursor=dXNlcnM6MQ%3D%3D"), UNREADABLE),
         "a cursor of -1": (request("GET", "/users?cursor=dXNlcnM6LTE"), UNREADABLE),
         "a cursor of 01": (request("GET", "/users?cursor=dXNlcnM6MDE"), UNREADABLE),
         "a cursor beyond 64 bits": (

@@ -250,6 +250,7 @@ async def open_some(world: World, service: str, count: int) -> list[Wire]:
     return wires
 
 
+@pytest.mark.slow
 async def test_a_port_has_so_many_connections(start_mesh: StartMesh) -> None:
     """`connections`: one more is told 503 and closed; the others are served, and a place that is free is taken."""
     world = await start_mesh("limits.connections=5")
@@ -271,6 +272,7 @@ async def test_a_port_has_so_many_connections(start_mesh: StartMesh) -> None:
         await unharmed(world, service)
 
 
+@pytest.mark.slow
 async def test_the_refused_may_go_on_sending(start_mesh: StartMesh) -> None:
     """What they send is thrown away, for a second, so that the answer is not lost; then they are cut."""
     world = await start_mesh("limits.connections=1")
