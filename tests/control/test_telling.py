@@ -65,7 +65,7 @@ async def test_every_value_says_where_it_came_from(start_mesh: StartMesh, tmp_pa
     }.items():
         assert found[key] == value, key
     sections = {key.split(".")[0] for key in found}
-    assert sections == {"mesh", "log", "services", "control", "policy", "edges", "faults"}
+    assert sections == {"mesh", "limits", "log", "services", "control", "policy", "edges", "faults"}
     whole = (await world.get("control", "/api/config")).json
     assert (whole["file"], whole["needs_restart"]) == (str(file), [])
     await asyncio.sleep(1)
