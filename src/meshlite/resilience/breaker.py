@@ -223,14 +223,15 @@ class CircuitBreaker(Machine):
         started = self._clock()
         short = self._short
         if short:
-            self._in_flight += 1
+            self._admitted += 1
             ticket = 0
         else:
             ticket = self._admit(started)
         generation = self._generation
         work = None
         try:
-            work = fn(*args, **kwargs)
+            # an empty dict would be copied
+            work = fn(*args, **kwargs) if kwargs else fn(*args)  # type: ignore[call-arg]
             result = await work
         except BaseException as exc:
             if isinstance(exc, TypeError) and _never_began(exc, work):
@@ -240,7 +241,6 @@ class CircuitBreaker(Machine):
             work = None  # a future holds its exception, whose traceback holds this frame
             raise
         if short and generation == self._generation:
-            self._in_flight -= 1
             self._total_successes += 1
             self._streak = 0
             window = self._window
@@ -343,14 +343,14 @@ class CircuitBreaker(Machine):
     def in_flight(self) -> int:
         """Calls under way, whatever state admitted them."""
         self._catch_up(self._clock())
-        return self._in_flight
+        return self._under_way()
 
     @property
     def pristine(self) -> bool:
         """Closed, no call under way, and nothing held against the callee: a new breaker would be its equal."""
         now = self._clock()
         self._catch_up(now)
-        if self._in_flight or self._state is not CLOSED:
+        if self._under_way() or self._state is not CLOSED:
             return False
         counts = self._counts(now)
         return not (self._streak or counts.failures or counts.slow)
@@ -375,7 +375,7 @@ class CircuitBreaker(Machine):
             slow_calls=slow,
             failure_rate=failures / calls if enough else None,
             slow_call_rate=slow / calls if enough and settings.slow_call_duration is not None else None,
-            in_flight=self._in_flight,
+            in_flight=self._under_way(),
             probes=len(self._watched) if self._state is HALF_OPEN else 0,
             probe_successes=self._successes,
             open_time=self._open_time,
@@ -385,6 +385,10 @@ class CircuitBreaker(Machine):
             total_ignored=self._total_ignored,
             total_refused=self._total_refused,
         )
+
+    def _under_way(self) -> int:
+        counted = self._total_successes + self._total_failures + self._total_ignored
+        return self._admitted - self._uncounted - counted
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Call `listener` with every `BreakerMoved` from now on; return what ends that."""

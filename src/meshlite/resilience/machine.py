@@ -29,11 +29,11 @@ class Machine:
     """States, counts and moves. Nothing in here awaits; whoever calls in finds it whole, listeners included."""
 
     __slots__ = (
-        "__weakref__", "_clock", "_due", "_generation", "_grown", "_ignored_run", "_in_flight", "_judge",
+        "__weakref__", "_admitted", "_clock", "_due", "_generation", "_grown", "_ignored_run", "_judge",
         "_last_failure", "_lease", "_listeners", "_lost", "_news", "_open_time", "_opened", "_overdue", "_patience",
         "_plain", "_random", "_reason", "_short", "_since", "_slow_limit", "_state", "_streak", "_successes",
-        "_telling", "_tickets", "_total_failures", "_total_ignored", "_total_refused", "_total_successes", "_watched",
-        "_window", "name", "settings",
+        "_telling", "_tickets", "_total_failures", "_total_ignored", "_total_refused", "_total_successes", "_uncounted",
+        "_watched", "_window", "name", "settings",
     )  # fmt: skip
 
     def __init__(
@@ -63,7 +63,9 @@ class Machine:
         self._slow_limit = inf if slow is None else slow + INSTANT
         # A lease is over this long after it began: one sum everywhere, so that no rounding comes between two of them.
         self._lease = settings.probe_timeout - INSTANT
-        self._tickets = self._generation = self._in_flight = 0
+        self._tickets = self._generation = 0
+        # Calls that were let in, and those of them that have ended and are in no total.
+        self._admitted = self._uncounted = 0
         # Permits that were dropped unreported, and when: for the next who comes by.
         self._lost: list[tuple[int, int, float, float]] = []
         # How often it opened; the open time without jitter (0 once closed again), and as it was chosen.
@@ -106,7 +108,7 @@ class Machine:
         if now >= self._due or self._lost:
             self._catch_up(now)
         if self._plain:
-            self._in_flight += 1
+            self._admitted += 1
             return 0
         if self._state is OPEN:
             self._total_refused += 1
@@ -114,7 +116,7 @@ class Machine:
         if self._full():
             self._total_refused += 1
             raise self._refusal(now)
-        self._in_flight += 1
+        self._admitted += 1
         self._tickets = ticket = self._tickets + 1
         self._watched[ticket] = now
         self._due = min(self._due, now + self._patience)
@@ -237,7 +239,7 @@ class Machine:
         now: float | None = None,
     ) -> None:
         """A call has ended: at `now`, or else this instant. One of an earlier state only gives its place back."""
-        self._in_flight -= 1
+        self._uncounted += 1
         if now is None:
             now = self._clock()
             if self._lost:  # they ended before
@@ -255,6 +257,7 @@ class Machine:
             self._move_on(now)
             if generation != self._generation:
                 return
+        self._uncounted -= 1
         if outcome is IGNORED:
             self._total_ignored += 1
         elif outcome is SUCCESS:
