@@ -1,7 +1,7 @@
 """SQLite for one service: reads inline on the loop, writes through one writer thread with group commit.
 
 WAL and `synchronous=FULL`: when `write` returns, the commit has been synced to disk. Whatever waits while a commit is
-under way goes into the next one together, so that a hundred writers share one fsync. A read of a few rows by key costs
+under way, or comes in the same turn of the loop, goes into the next one together: a hundred writers share one fsync. A read of a few rows by key costs
 some microseconds, less than handing it to a thread would, and the same read again next to nothing until the next write.
 `:memory:` is one connection, written inline.
 """
@@ -38,6 +38,7 @@ class Database:
         self.path = path
         self._loop = asyncio.get_running_loop()
         self._pending: list[tuple[Job[Any], asyncio.Future[Any]]] = []
+        self._busy = False  # a commit is under way, or about to be
         self._committing: asyncio.Future[Any] | None = None
         self._known: dict[tuple[Any, ...], list[Any]] = {}
         self._executor: ThreadPoolExecutor | None = None
@@ -68,7 +69,7 @@ class Database:
             except sqlite3.Error as error:
                 _doubt_pages(self._reader)
                 raise StorageError(str(error)) from error
-            if self._committing is None:
+            if not self._busy:
                 if len(self._known) >= _KNOWN:
                     self._known.clear()
                 self._known[query] = rows
@@ -86,9 +87,14 @@ class Database:
             _settle([future], _commit(self._writer, [job]))
         else:
             self._pending.append((job, future))
-            if self._committing is None:
-                self._commit_pending()
+            if not self._busy:
+                self._commit_soon()
         return await future
+
+    def _commit_soon(self) -> None:
+        """Commit in the loop's next turn: whoever is about to write in this one goes into the same commit."""
+        self._busy = True
+        self._loop.call_soon(self._commit_pending)
 
     def _commit_pending(self) -> None:
         assert self._executor is not None
@@ -98,16 +104,17 @@ class Database:
         self._committing.add_done_callback(lambda done: self._committed(futures, done))
 
     def _committed(self, futures: list[asyncio.Future[Any]], done: "asyncio.Future[list[Any]]") -> None:
-        self._committing = None
+        self._busy, self._committing = False, None
         error = done.exception()
         _settle(futures, done.result() if error is None else [_Failed(error)] * len(futures))
         if self._pending:
-            self._commit_pending()
+            self._commit_soon()
 
     async def close(self) -> None:
         """Let what is queued be committed, then close."""
-        while self._committing is not None:
-            await asyncio.wait([self._committing])
+        while self._busy:
+            if self._committing is not None:
+                await asyncio.wait([self._committing])
             await asyncio.sleep(0)
         if self._executor is not None:
             self._executor.shutdown(wait=True)
