@@ -148,3 +148,38 @@ async def test_a_failed_migration_leaves_the_file_as_it_was(tmp_path: Path) -> N
     again = Database(path, SCHEMA)
     assert again.read("SELECT name FROM sqlite_master WHERE name = 'u'") == []
     await again.close()
+
+
+async def test_writes_of_one_turn_share_a_commit(tmp_path: Path) -> None:
+    """Also the first of them: nobody waits for a commit of somebody else's who came at the same time."""
+    database = Database(tmp_path / "t.db", SCHEMA)
+    transactions: list[str] = []
+    database._writer.set_trace_callback(transactions.append)
+    await asyncio.gather(*(database.write(insert(f"{n}")) for n in range(20)))
+    database._writer.set_trace_callback(None)
+    assert transactions.count("COMMIT") == 1
+    assert database.read("SELECT count(*) FROM t") == [(20,)]
+    await database.close()
+
+
+async def test_a_close_lets_a_commit_begin_that_is_about_to(tmp_path: Path) -> None:
+    """What was asked for in the same turn as the close is kept."""
+    database = Database(tmp_path / "t.db", SCHEMA)
+    write = asyncio.create_task(database.write(insert("last")))
+    await asyncio.sleep(0)
+    await database.close()
+    assert await write == 1
+    again = Database(tmp_path / "t.db", SCHEMA)
+    assert again.read("SELECT v FROM t") == [("last",)]
+    await again.close()
+
+
+async def test_nothing_read_while_a_commit_is_about_to_begin_is_kept_for_later(tmp_path: Path) -> None:
+    """A read between a write's wish and its commit sees the old rows, and the next one after it the new."""
+    database = Database(tmp_path / "t.db", SCHEMA)
+    write = asyncio.create_task(database.write(insert("new")))
+    await asyncio.sleep(0)
+    assert database.read("SELECT v FROM t") == []
+    await write
+    assert database.read("SELECT v FROM t") == [("new",)]
+    await database.close()
