@@ -1089,16 +1089,19 @@ def test_one_subscription_of_two_ends_alone(clock):
     assert len(heard) == 3
 
 
-def test_a_disabled_breaker_asks_no_judge(clock):
-    """It looks at nothing, and counts nothing."""
+async def test_a_disabled_breaker_asks_no_judge(clock):
+    """It looks at nothing, neither at results nor at exceptions, and counts nothing."""
 
-    def judge(result):
-        raise AssertionError(result)
+    def judge(result, exc):
+        raise AssertionError(result, exc)
 
-    breaker = CircuitBreaker(failure_result=judge, clock=clock)
+    async def work():
+        return 3
+
+    breaker = CircuitBreaker(classify=judge, clock=clock)
     breaker.disable()
-    permit = breaker.acquire()
-    permit.settle(ValueError())
+    breaker.acquire().settle(ValueError())
+    assert await breaker.call(work) == 3
     facts = breaker.snapshot()
     assert (facts.total_failures, facts.total_ignored, facts.in_flight) == (0, 0, 0)
 
