@@ -103,7 +103,7 @@ def test_single_rules_of_a_policy_can_be_switched_off() -> None:
         ("services.users=1", "services.users: expected `object`, got `int`"),
         ("mesh.shutdown_grace=inf", "mesh.shutdown_grace: expected `float` <= 3600.0, got inf"),
         ("edges.users.inventory.timeout=1", "edges.users.inventory: no such edge; the mesh has edges.users.orders"),
-        ("edges.users=1", "edges.users."),
+        ("edges.users=1", "edges.users: expected a table for each callee, got 1"),
         ("edges.orders.users=1", "edges.orders.users: expected a table, got 1"),
         (
             "edges.orders.users.admission=false",

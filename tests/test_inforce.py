@@ -364,3 +364,40 @@ def test_whatever_is_laid_over_each_other_the_order_holds(file: Any, flag: Any, 
         config = build(layers, None, Path())
         assert set(config.faults) == set(merged)
         assert set(sources(config)) == set(flat(config))
+
+
+async def test_a_fault_that_came_and_went_by_an_edit_leaves_nothing(start_mesh: StartMesh) -> None:
+    """However many: what is remembered is only what the layers below would bring back."""
+    world = await start_mesh()
+    inforce = world.mesh.inforce
+    for number in range(20):
+        inforce.put(f"f{number}", {"service": "users", "kind": "hang"})
+        inforce.edit(f"f{number}", None)
+    inforce.edit("slow-inventory", None)
+    assert inforce.config.layers.api == {"slow-inventory": None}
+
+
+async def test_a_policy_that_turns_against_itself_while_it_runs_is_said(start_mesh: StartMesh) -> None:
+    """The warnings of `check`, those that are new."""
+    world = await start_mesh()
+    inforce = world.mesh.inforce
+    inforce.take_up(lambda: world.read(["policy.retry.attempts=5"]))
+    assert any("5" in line["problem"] for line in world.logged("config.questionable"))
+    said = len(world.logged("config.questionable"))
+    inforce.take_up(lambda: world.read(["policy.retry.attempts=5", "log.level=debug"]))
+    assert len(world.logged("config.questionable")) == said
+
+
+async def test_what_a_fault_did_is_known_after_it_went(start_mesh: StartMesh) -> None:
+    """Its hits stay until it is on again, and each of two faults on one request is counted by itself."""
+    on = ("enabled=true", "service=users", "kind=delay", "seconds=0.001")
+    world = await start_mesh(*(f"faults.{name}.{key}" for name in "ab" for key in on))
+    for _ in range(3):
+        await world.get("users", "/users/1")
+    await world.ask("PATCH", "control", "/api/faults/a", {"enabled": False})
+    faults = {fault["name"]: fault for fault in (await world.get("control", "/api/faults")).json["faults"]}
+    assert (faults["a"]["hits"], faults["a"]["matches"], faults["b"]["hits"]) == (3, 3, 3)
+    metrics = (await world.get("control", "/metrics")).body.decode()
+    assert [f'{{fault="{name}",service="users"}} 3.0' in metrics for name in "ab"] == [True, True]
+    await world.ask("PATCH", "control", "/api/faults/a", {"enabled": True})
+    assert (await world.get("control", "/api/faults")).json["faults"][-2]["hits"] == 0

@@ -247,3 +247,16 @@ async def test_a_broken_file_changes_nothing(start_mesh: StartMesh, tmp_path: Pa
     assert [line["needs_restart"] for line in world.logged("config.deferred")] == [["mesh.seed"]]
     assert [line["changed"] for line in world.logged("config.applied")] == [["faults.slow-inventory.enabled"]]
     assert world.logged("fault.switched")[-1]["enabled"] is False
+
+
+async def test_whoever_stops_it_again_waits_for_the_same_end(start_mesh: StartMesh) -> None:
+    """Leaving the context while somebody else stops it leaves nothing open."""
+    world = await start_mesh(*SLOW_USERS)
+    held = asyncio.create_task(world.get("users", "/users/1"))
+    await asyncio.sleep(0.1)
+    first = asyncio.create_task(world.mesh.stop())
+    await asyncio.sleep(0)
+    await world.mesh.stop()
+    assert (world.mesh.state, first.done()) == ("stopped", True)
+    assert (await held).status == 200
+    await first

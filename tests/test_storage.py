@@ -183,3 +183,25 @@ async def test_nothing_read_while_a_commit_is_about_to_begin_is_kept_for_later(t
     await write
     assert database.read("SELECT v FROM t") == [("new",)]
     await database.close()
+
+
+async def test_a_write_after_the_close_is_refused_and_a_second_close_is_one(tmp_path: Path) -> None:
+    """Nobody waits for what will never be."""
+    database = Database(tmp_path / "t.db", SCHEMA)
+    await database.close()
+    with pytest.raises(StorageError, match="closed"):
+        await database.write(insert("late"))
+    await database.close()
+
+
+async def test_a_job_that_raises_what_no_future_takes_harms_nobody_else(tmp_path: Path) -> None:
+    """StopIteration, say of a cursor without rows: its own caller hears of it, the others' writes are kept."""
+    database = Database(tmp_path / "t.db", SCHEMA)
+    results = await asyncio.gather(
+        database.write(lambda connection: next(connection.execute("SELECT 1 WHERE 0"))),
+        database.write(insert("kept")),
+        return_exceptions=True,
+    )
+    assert isinstance(results[0], RuntimeError)
+    assert results[1] == 1
+    await database.close()

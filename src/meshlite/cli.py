@@ -140,11 +140,11 @@ def _add_options(parser: argparse.ArgumentParser, overrides: str, *takes: str) -
         add("--watch", action="store_true", default=argparse.SUPPRESS, help=help_watch)
 
 
-def _load(options: argparse.Namespace) -> Config:
+def _load(options: argparse.Namespace, sections: Sequence[str] | None = None) -> Config:
     overrides = [text for place in _SETS for text in getattr(options, place)]
     if options.log_level is not None:
         overrides.append(f"log.level={options.log_level}")
-    return load(options.config, overrides)
+    return load(options.config, overrides, sections=sections)
 
 
 def _remote(name: str) -> Callable[[argparse.Namespace], int]:
@@ -153,7 +153,12 @@ def _remote(name: str) -> Callable[[argparse.Namespace], int]:
     def run(options: argparse.Namespace) -> int:
         from meshlite import remote  # noqa: PLC0415  serving needs none of it
 
-        return remote.run(name, _load(options), options)
+        try:
+            config = _load(options)
+        except ConfigError as error:  # a file that is wrong just now must not keep anybody from a mesh that runs
+            config = _load(options, ("mesh", "control"))
+            _complain(f"{error.problems[0]}; what it says of [mesh] and [control] is enough to go on")
+        return remote.run(name, config, options)
 
     return run
 

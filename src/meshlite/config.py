@@ -52,7 +52,7 @@ class ServiceSection(_Section, frozen=True, kw_only=True):
     """`[services.NAME]`. Port 0 takes a free one; `app` is "module:function", called with a `Context`."""
 
     port: Port
-    app: Annotated[str, Meta(pattern=r"^[\w.]+:\w+$(?!\n)")]
+    app: Annotated[str, Meta(description="module:function", pattern=r"^[\w.]+:\w+$(?!\n)")]
 
 
 class ControlSection(_Section, frozen=True, kw_only=True):
@@ -151,10 +151,11 @@ class Config(_Section, frozen=True, kw_only=True):
         return None if self.mesh.data == ":memory:" else self.folder / self.mesh.data
 
 
-def load(path: Path | None, overrides: Sequence[str] = ()) -> Config:
+def load(path: Path | None, overrides: Sequence[str] = (), *, sections: Sequence[str] | None = None) -> Config:
     """The config in `path` (None: `config.toml` here, if it is there), with `KEY=VALUE` `overrides` on top.
 
-    Raises ConfigError with every fault that was found.
+    Where `sections` are given, nothing else of the file is looked at, and one that is not TOML counts as empty. Raises
+    ConfigError with every fault that was found.
     """
     file = path if path is not None else Path("config.toml")
     found = file if path is not None or file.is_file() else None
@@ -167,7 +168,10 @@ def load(path: Path | None, overrides: Sequence[str] = ()) -> Config:
         except OSError as error:
             problems.append(f"{found}: cannot be read: {error.strerror}")
         except (ValueError, RecursionError) as error:
-            problems.append(f"{found}: is not TOML: {error}")
+            if sections is None:
+                problems.append(f"{found}: is not TOML: {error}")
+    if sections is not None:
+        table = {name: value for name, value in table.items() if name in sections}
     for override in overrides:
         try:
             flags = merge(flags, assignment(override, "services.users.port=9080"))
@@ -225,7 +229,12 @@ def check(layers: Layers) -> list[Fault]:
         found = _check(layers.merged())
     except RecursionError:
         return [Fault(("config",), "tables or lists are nested too deeply")]
-    return [Fault(fault.path, fault.detail.replace("| null", "| false")) for fault in found]
+    return [Fault(fault.path, fault.detail.replace(" | null", _nothing(fault.path))) for fault in found]
+
+
+def _nothing(path: tuple[str | int, ...]) -> str:
+    """How a key says that it has no value: `false` where that switches something off, and else not at all."""
+    return " | false" if path and path[-1] in _SWITCHES else ""
 
 
 def _check(merged: Json) -> list[Fault]:
@@ -271,7 +280,10 @@ def _check_edges(merged: Json) -> list[Fault]:
     found: list[Fault] = []
     drawn = ", ".join(f"edges.{caller}.{callee}" for caller, callee in EDGES)
     for caller, callees in merged["edges"].items():
-        for callee, table in callees.items() if _is_table(callees) else [("", callees)]:
+        if not _is_table(callees):
+            found.append(Fault(("edges", caller), f"expected a table for each callee, got {callees!r}"))
+            continue
+        for callee, table in callees.items():
             if (caller, callee) not in EDGES:
                 found.append(Fault(("edges", caller, callee), f"no such edge; the mesh has {drawn}"))
             elif not _is_table(table):

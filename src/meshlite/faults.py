@@ -94,6 +94,7 @@ class Faults:
         self.unready: str | None = None
         """The name of the fault that makes the service's readiness fail."""
         self.watching = headers
+        self._past: dict[str, Fault] = {}
 
     def arm(self, rules: Mapping[str, FaultRule]) -> None:
         """Take up this service's enabled `rules`; what is unchanged goes on, what is gone lets go of its requests."""
@@ -102,9 +103,15 @@ class Faults:
         for fault in self.armed:
             if fault.name not in kept:
                 fault.clear()
+                self._past[fault.name] = fault
+        self._past = {name: fault for name, fault in self._past.items() if name in rules and name not in wanted}
         self.unready = next((name for name, rule in wanted.items() if rule.kind == "unready"), None)
         self.armed = [kept.get(name) or Fault(name, rule) for name, rule in wanted.items() if rule.kind != "unready"]
         self.watching = bool(self.armed or self._of_headers)
+
+    def counted(self, name: str) -> Fault | None:
+        """The fault of that name, as it is or as it was when it was last on; None where it never was."""
+        return next((fault for fault in self.armed if fault.name == name), self._past.get(name))
 
     def hits(self, request: web.Request, inbound: Inbound, route: str) -> list[Hit]:
         """The faults that strike this request, in the order of their names in the config."""

@@ -12,6 +12,7 @@ from meshlite.config import Config, build, check, diff
 from meshlite.errors import ConfigError
 from meshlite.events import Bus, ConfigApplied, ConfigDeferred, ConfigRejected, FaultSwitched
 from meshlite.layers import Layers
+from meshlite.lint import lint
 from meshlite.validation import Invalid
 
 _LOOK_EVERY = 0.25
@@ -33,6 +34,8 @@ class InForce:
         self._bus = bus
         self._log = log
         self._ends: dict[str, asyncio.TimerHandle] = {}
+        self._ended = False
+        self._file = config.path or config.folder / "config.toml"
 
     def begin(self) -> None:
         """Put the first config into force; needs a running loop."""
@@ -40,7 +43,8 @@ class InForce:
         self._time_faults(replace(self.config, faults={}))
 
     def end(self) -> None:
-        """Let no timer go off any more."""
+        """Let no timer go off any more, and begin none."""
+        self._ended = True
         for timer in self._ends.values():
             timer.cancel()
 
@@ -51,12 +55,11 @@ class InForce:
 
     async def watch(self, reload: Callable[[], Config]) -> None:
         """Take up the file whenever it changes; a look costs some microseconds. The first one reads it in any case."""
-        path = self.config.path or self.config.folder / "config.toml"
         taken: object = None
         last: object = None
         while True:
             await asyncio.sleep(_LOOK_EVERY)
-            stamp = _stamp(path)
+            stamp = _stamp(self._file)
             if stamp == last and stamp != taken:  # unchanged since the last look: whoever wrote it has finished
                 taken = stamp
                 self.take_up(reload)
@@ -67,7 +70,7 @@ class InForce:
         try:
             new = reload()
         except ConfigError as error:
-            self._bus.publish(ConfigRejected(str(self.config.path), error.problems))
+            self._bus.publish(ConfigRejected(str(self._file), error.problems))
             return
         except Exception as error:  # whatever is in the file, the mesh goes on
             self._log.error("config.crashed", exc_info=error)
@@ -95,7 +98,7 @@ class InForce:
         changed, deferred = diff(self.config, new)
         old = self.config
         self.config = replace(
-            old, log=new.log, policy=new.policy, edges=new.edges, faults=new.faults, layers=new.layers
+            old, log=new.log, policy=new.policy, edges=new.edges, faults=new.faults, layers=new.layers, path=new.path
         )
         self._apply(self.config)
         self._time_faults(old)
@@ -105,12 +108,16 @@ class InForce:
                 self._bus.publish(FaultSwitched(name, now, by))
         if changed:
             self._bus.publish(ConfigApplied(changed, by))
+            for problem in set(lint(self.config)) - set(lint(old)):
+                self._log.warning("config.questionable", problem=problem)
         if deferred and deferred != self.waiting:
             self._bus.publish(ConfigDeferred(deferred))
         self.waiting = deferred
 
     def _time_faults(self, old: Config) -> None:
         """Start a timer for each fault that has a duration and is new; stop that of each that changed or went."""
+        if self._ended:
+            return
         loop, rules = asyncio.get_running_loop(), self.config.faults
         for name in [name for name in self._ends if rules.get(name) != old.faults.get(name)]:
             self._ends.pop(name).cancel()

@@ -48,6 +48,9 @@ class Layers(Struct, frozen=True, kw_only=True):
 
     def edited(self, name: str, keys: Json | None) -> "Layers":
         """The same, with `keys` of the fault `name` set, those that are None removed; or all of it (None)."""
+        below = any(name in _faults(table) for table in (self.default, self.file, self.flag))
+        if keys is None and not below:  # it was only ever an edit: nothing needs to be remembered of it
+            return replace(self, api={other: edit for other, edit in self.api.items() if other != name})
         before = self.api.get(name)
         if keys and before and "kind" in keys and keys["kind"] != self.merged()["faults"][name].get("kind"):
             before = {**dict.fromkeys(before), **without_kind(before)}

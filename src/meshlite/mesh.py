@@ -70,6 +70,7 @@ class Mesh:
         self._set_level = set_level
         self.clock = clock
         self._stop_by = 0.0
+        self._ending: asyncio.Task[None] | None = None
         self._control_boundary: list[Boundary] = []
         self._stack = AsyncExitStack()
 
@@ -187,9 +188,22 @@ class Mesh:
             service.faults.arm(config.faults)
 
     async def stop(self) -> None:
-        """Drain and stop: readiness fails, answers say close, what is in flight finishes within `shutdown_grace`."""
-        if self.state in ("draining", "stopped"):
-            return
+        """Drain and stop: readiness fails, answers say close, what is in flight finishes within `shutdown_grace`.
+
+        Whoever comes later waits for the same end; whoever is cancelled while he waits cuts it short.
+        """
+        if self._ending is None:
+            self._ending = asyncio.create_task(self._stop(), name="mesh-stop")
+        try:
+            await asyncio.wait([self._ending])
+        except asyncio.CancelledError:  # cut it short, but let it free what it holds
+            self._ending.cancel()
+            await asyncio.wait([self._ending])
+            raise
+        if not self._ending.cancelled():
+            self._ending.result()
+
+    async def _stop(self) -> None:
         self.state = "draining"
         grace = self.config.mesh.shutdown_grace
         self._stop_by = self.clock() + grace

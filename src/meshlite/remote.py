@@ -242,7 +242,9 @@ class Api:
             return self._stranger(f"it answers {status} {title}")
         if status == 421:
             detail = f"{self.url} is not a name of this mesh: {detail}"
-        return _Trouble(detail, *_errors(problem.get("errors")), status=status)
+        errors = _errors(problem.get("errors"))
+        repeats = errors and all(str(error.get("detail")) in detail for error in views.objects(problem.get("errors")))
+        return _Trouble(*([] if repeats else [detail]), *errors, status=status)
 
 
 def _reachable(host: str) -> str:

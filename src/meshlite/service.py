@@ -270,7 +270,7 @@ def _make(target: str, key: str, context: Context) -> web.Application:
     try:
         app = getattr(importlib.import_module(module), function)(context)
     except Exception as error:
-        raise StartError(f"cannot load {key} = {target!r}: {type(error).__name__}: {error}") from error
+        raise StartError(f"cannot load {key} = {target!r}: {_line(error)}") from error
     if not isinstance(app, web.Application):
         raise StartError(f"cannot use {key} = {target!r}: it made {app!r}, not an aiohttp application")
     return app

@@ -1,9 +1,9 @@
 """SQLite for one service: reads inline on the loop, writes through one writer thread with group commit.
 
 WAL and `synchronous=FULL`: when `write` returns, the commit has been synced to disk. Whatever waits while a commit is
-under way, or comes in the same turn of the loop, goes into the next one together: a hundred writers share one fsync. A read of a few rows by key costs
-some microseconds, less than handing it to a thread would, and the same read again next to nothing until the next write.
-`:memory:` is one connection, written inline.
+under way, or comes in the same turn of the loop, goes into the next one together: a hundred writers share one fsync. A
+read of a few rows by key costs some microseconds, less than handing it to a thread would, and the same read again next
+to nothing until the next write. `:memory:` is one connection, written inline.
 """
 
 import asyncio
@@ -38,6 +38,7 @@ class Database:
         self.path = path
         self._loop = asyncio.get_running_loop()
         self._pending: list[tuple[Job[Any], asyncio.Future[Any]]] = []
+        self._closed = False
         self._busy = False  # a commit is under way, or about to be
         self._committing: asyncio.Future[Any] | None = None
         self._known: dict[tuple[Any, ...], list[Any]] = {}
@@ -81,6 +82,8 @@ class Database:
         What `job` raises comes out of here, and then nothing that it did is kept. Raises StorageError when SQLite or
         the disk cannot. A caller that is cancelled while it waits does not undo a write that has been queued.
         """
+        if self._closed:
+            raise StorageError("the database has been closed")
         future: asyncio.Future[T] = self._loop.create_future()
         self._known.clear()
         if self._executor is None:
@@ -111,14 +114,19 @@ class Database:
             self._commit_soon()
 
     async def close(self) -> None:
-        """Let what is queued be committed, then close."""
+        """Let what is queued be committed, then close; later writes raise StorageError."""
+        if self._closed:
+            return
+        self._closed = True
         while self._busy:
             if self._committing is not None:
                 await asyncio.wait([self._committing])
             await asyncio.sleep(0)
-        if self._executor is not None:
+        if self._executor is None:
+            self._opened.close()
+        else:  # closing writes the log back into the file, and syncs it
+            await self._loop.run_in_executor(self._executor, self._opened.close)
             self._executor.shutdown(wait=True)
-        self._opened.close()
 
 
 def _connect(path: Path | str, patience: float) -> sqlite3.Connection:
@@ -187,6 +195,8 @@ def _translated(error: Exception) -> Exception:
         storage_error = StorageError(str(error))
         storage_error.__cause__ = error
         return storage_error
+    if isinstance(error, StopIteration):  # which no future takes
+        return RuntimeError("a job raised StopIteration")
     return error
 
 

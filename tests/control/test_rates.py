@@ -103,16 +103,16 @@ async def test_shares_are_of_what_came(sampled: Any) -> None:
 @pytest.mark.parametrize(
     ("ms", "p99"),
     [
-        ([0.4] * 100, 0.99),  # 99 of 100 within the first bucket, 0 to 1 ms
-        ([2.0] * 100, 2.49),  # 1 to 2.5 ms
-        ([0.5] * 98 + [7.0] * 2, 7.5),  # half of those in the bucket from 5 to 10 ms
-        ([0.5] * 99 + [7.0], 1.0),  # the last that is not above it
+        ([0.4] * 100, 0.5),  # 99 of 100 within an eighth of the first bucket, 0.375 to 0.5 ms
+        ([2.0] * 100, 2.12),  # 1.9375 to 2.125 ms
+        ([0.5] * 98 + [7.0] * 2, 7.19),  # half of those from 6.875 to 7.5 ms
+        ([0.5] * 99 + [7.0], 0.5),  # the last that is not above it
         ([60_000.0] * 3, 10_000.0),  # beyond the last bound there is nothing to interpolate
-        ([3.0], 4.98),
+        ([3.0], 3.12),
     ],
 )
 async def test_the_percentile_is_interpolated(sampled: Any, ms: list[float], p99: float) -> None:
-    """Linearly within the bucket that it falls into."""
+    """Linearly within the eighth of a bucket that it falls into: it is an eighth of a bucket wrong at the most."""
     one = sampled()
     for each in ms:
         one.request(ms=each)

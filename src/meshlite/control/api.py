@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 from aiohttp import web
@@ -254,8 +253,7 @@ async def _sampling(app: web.Application) -> AsyncIterator[None]:
     task = asyncio.create_task(app[RATES].run(each), name="rates")
     yield
     task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+    await asyncio.wait([task])
 
 
 async def _end_of_events(app: web.Application) -> None:

@@ -9,7 +9,6 @@ from msgspec import Struct
 from meshlite.config import Name
 from meshlite.control.base import MESH, routes, unknown
 from meshlite.control.text import reply
-from meshlite.faults import Fault
 from meshlite.mesh import Mesh
 from meshlite.rules import FaultRule
 from meshlite.validation import Fault as Wrong
@@ -42,9 +41,7 @@ class FaultList(Struct, frozen=True):
 def view(mesh: Mesh, name: str) -> FaultView:
     """What is to be said of one fault."""
     rule = mesh.config.faults[name]
-    armed: Fault | None = next(
-        (fault for fault in mesh.services[rule.service].faults.armed if fault.name == name), None
-    )
+    armed = mesh.services[rule.service].faults.counted(name)
     return FaultView(
         name=name,
         enabled=rule.enabled,

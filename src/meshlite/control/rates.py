@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from meshlite.telemetry.histogram import BOUNDS
+from meshlite.telemetry.histogram import FINE
 from meshlite.telemetry.metrics import Tally
 
 SECONDS = 10
@@ -68,7 +68,7 @@ def _rate(before: Tally | None, after: Tally, passed: float) -> Rate:
 
 
 def _percentile(counts: Sequence[int], share: float) -> float | None:
-    """Milliseconds that `share` of the calls did not exceed, by linear interpolation within the bucket."""
+    """Milliseconds that `share` of the calls did not exceed, by linear interpolation within an eighth of a bucket."""
     total = sum(counts)
     if not total:
         return None
@@ -78,8 +78,8 @@ def _percentile(counts: Sequence[int], share: float) -> float | None:
         sums.append(reached)
     wanted = share * total
     place = bisect_left(sums, wanted)
-    if place >= len(BOUNDS):
-        return BOUNDS[-1] * 1000
-    low = BOUNDS[place - 1] if place else 0.0
+    if place >= len(FINE):
+        return FINE[-1] * 1000
+    low = FINE[place - 1] if place else 0.0
     below = sums[place - 1] if place else 0
-    return round((low + (BOUNDS[place] - low) * (wanted - below) / counts[place]) * 1000, 2)
+    return round((low + (FINE[place] - low) * (wanted - below) / counts[place]) * 1000, 2)

@@ -2,12 +2,18 @@
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds of the buckets, in seconds."""
+PARTS = 8
+FINE = tuple(
+    low + (high - low) * part / PARTS for low, high in pairwise((0.0, *BOUNDS)) for part in range(1, PARTS + 1)
+)
+"""Each bucket in eight parts: what is counted, so that percentiles can be told more closely than Prometheus asks."""
 
 
 class Child:
@@ -16,11 +22,11 @@ class Child:
     __slots__ = ("counts", "total")
 
     def __init__(self) -> None:
-        self.counts = [0] * (len(BOUNDS) + 1)
+        self.counts = [0] * (len(FINE) + 1)
         self.total = 0.0
 
     def observe(self, seconds: float) -> None:
-        self.counts[bisect_left(BOUNDS, seconds)] += 1
+        self.counts[bisect_left(FINE, seconds)] += 1
         self.total += seconds
 
 
@@ -41,8 +47,8 @@ class Durations(Collector):
         family = HistogramMetricFamily(self._name, self._documentation, labels=self._labels)
         for values, child in self._children.items():
             reached, buckets = 0, []
-            for bound, count in zip((*map(str, BOUNDS), "+Inf"), child.counts, strict=True):
-                reached += count
+            for place, bound in enumerate((*map(str, BOUNDS), "+Inf")):
+                reached += sum(child.counts[place * PARTS : (place + 1) * PARTS])
                 buckets.append((bound, reached))
             family.add_metric(values, buckets, child.total)
         yield family

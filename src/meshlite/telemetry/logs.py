@@ -51,6 +51,7 @@ class Writer:
     def write(self, line: bytes) -> None:
         if self._size > _BUFFER:
             self._dropped += 1
+            self._something.set()  # the next flush begins to count anew
             return
         self._lines.append(line)
         self._size += len(line) + 1
@@ -194,7 +195,7 @@ def make(stream: BinaryIO, style: str, level: str, *, colors: bool = False) -> L
         least = _LEVELS[level]
 
     def stamp(_: WrappedLogger, name: str, event: EventDict) -> EventDict:
-        level = "error" if name == "exception" else name
+        level = name if name in _LEVELS else "error"
         if _LEVELS[level] < least:
             raise structlog.DropEvent
         return {"timestamp": now(), "level": level, **event}

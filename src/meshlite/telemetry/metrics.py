@@ -94,7 +94,8 @@ class Metrics:
                 self._of_request[key] = child
         child.observe(fact.ms / 1000)
         if fact.fault is not None:
-            self._injected.labels(fact.service, fact.fault).inc()
+            for name in fact.fault.split(","):
+                self._injected.labels(fact.service, name).inc()
 
     def _call(self, fact: CallCompleted) -> None:
         key = (fact.caller, fact.callee, fact.outcome)

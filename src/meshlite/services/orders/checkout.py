@@ -75,7 +75,7 @@ class Checkout:
         if isinstance(begun, Answer):
             self._end_turn(key)
             return begun, False
-        return await self._see_through(self._carry_out(begun, new, key)), False
+        return await self._see_through(lambda: self._carry_out(begun, new, key)), False
 
     def _end_turn(self, key: Key | None) -> None:
         self._turns.release()
@@ -111,7 +111,7 @@ class Checkout:
             await self._store.remember(key, answer, time.time())
         return answer
 
-    async def _see_through(self, work: Coroutine[Any, Any, T]) -> T:
+    async def _see_through(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Await `work` in a task of its own, which goes on if the client goes away, whatever its deadline was."""
         task = asyncio.create_task(_without_deadline(work))
         self._tasks.add(task)
@@ -167,7 +167,7 @@ class Checkout:
 
     async def cancel(self, order: Order) -> Status:
         """Cancel a confirmed order: "cancelled", or "cancelling" where inventory cannot be reached just now."""
-        return await self._see_through(self._cancel(order))
+        return await self._see_through(lambda: self._cancel(order))
 
     async def _cancel(self, order: Order) -> Status:
         self._orders_at_work.add(order.id)
@@ -249,12 +249,12 @@ class Checkout:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-async def _without_deadline(work: Coroutine[Any, Any, T]) -> T:
+async def _without_deadline(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """From the first durable effect on, the caller's deadline stops nothing any more."""
     inbound = propagation.current.get()
     if inbound is not None:
         propagation.current.set(msgspec.structs.replace(inbound, deadline=None))
-    return await work
+    return await work()
 
 
 def _answer(problem: Problem) -> Answer:
