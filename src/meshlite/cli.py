@@ -16,6 +16,7 @@ from meshlite import __version__
 from meshlite.config import Config, load
 from meshlite.errors import ConfigError, StartError
 from meshlite.lint import lint
+from meshlite.validation import one_line
 
 USER_ERROR = 2
 _GC_YOUNG = 50_000
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _complain(line: str) -> None:
-    sys.stderr.write(f"meshlite: {line}\n")
+    sys.stderr.write(f"meshlite: {one_line(line)}\n")
 
 
 def _parser() -> argparse.ArgumentParser:

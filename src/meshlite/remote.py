@@ -202,8 +202,6 @@ class Api:
     def _message(self, body: Json | None) -> tuple[bytes | None, dict[str, str]]:
         headers = {"Accept": "application/json", "Connection": "close"}
         if self._token is not None:
-            if not self._token.isprintable():
-                raise _Trouble("control.token has characters that a header cannot carry")
             headers["Authorization"] = f"Bearer {self._token}".encode().decode("latin-1")  # its bytes go out as UTF-8
         if body is None:
             return None, headers

@@ -33,6 +33,11 @@ class Fault:
         return ".".join(str(step) for step in self.path)
 
 
+def one_line(text: str) -> str:
+    """`text` with everything escaped that would begin a line, or do something to a terminal."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 class Invalid(Exception):
     """A value is not what it is to be; `faults` is all that is wrong with it."""
 

@@ -73,7 +73,7 @@ ANYWHERE = {
     "a long method": (request("A" * 5_000, "/"), MALFORMED),
     "a method in small letters": (request("get", "/healthz"), MALFORMED),
     "TRACE": (request("TRACE", "/healthz"), "405 method-not-allowed"),
-    "CONNECT": (request("CONNECT", "example.com:443"), "404 not-found"),
+    "CONNECT": (request("CONNECT", "localhost:443"), "404 not-found"),
     "asterisk-form": (request("OPTIONS", "*"), "404 not-found"),
     "asterisk-form, of GET": (request("GET", "*"), MALFORMED),
     "absolute-form": (request("GET", "http://localhost/healthz"), "200"),

@@ -22,8 +22,8 @@ from meshlite.resilience.edge import Edge
 from meshlite.wire.messages import Text, body, query
 from meshlite.wire.problems import Problem
 
-_CHANGES = ("foreign-origin",)
-_OF_BODIES = ("body-too-large", "unsupported-media-type", "invalid-fields")
+_CHANGES = ("foreign-origin", "unsupported-media-type")
+_OF_BODIES = ("body-too-large", "invalid-fields")
 
 
 class NewMode(Struct, frozen=True, forbid_unknown_fields=True):
@@ -256,6 +256,19 @@ async def _sampling(app: web.Application) -> AsyncIterator[None]:
     await asyncio.wait([task])
 
 
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+async def _for_browsers(_: web.Request, response: web.StreamResponse) -> None:
+    """What is said here is kept by nobody, taken for nothing else, and is no part of another site's page."""
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)
+
+
 async def _end_of_events(app: web.Application) -> None:
     app[FEED].close()
 
@@ -268,5 +281,6 @@ def create_app(mesh: Mesh, lines: Lines = tuple) -> tuple[web.Application, Calla
     mesh.bus.subscribe(app[FEED].hear, *KINDS)
     app.cleanup_ctx.append(_sampling)
     app.on_shutdown.append(_end_of_events)
+    app.on_response_prepare.append(_for_browsers)
     routes.mount(app, lambda: mesh.state, __version__)
     return app, make_guard(mesh.config)

@@ -108,7 +108,7 @@ async def patch_fault(request: web.Request) -> web.Response:
     "Remove a fault; whom it holds goes on",
     {204: None},
     path_types={"name": Name},
-    problems=("foreign-origin", "not-found"),
+    problems=("foreign-origin", "unsupported-media-type", "not-found"),
 )
 async def delete_fault(request: web.Request) -> web.Response:
     mesh, name = request.app[MESH], request.match_info["name"]

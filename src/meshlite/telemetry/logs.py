@@ -27,6 +27,7 @@ from meshlite.events import (
     RequestCompleted,
     ServiceMoved,
 )
+from meshlite.validation import one_line
 
 _BUFFER = 4 * 1024 * 1024
 _PAUSE = 0.1
@@ -130,6 +131,8 @@ def _for_people(colors: bool) -> structlog.typing.Processor:
         for key, value in event.items():  # no value may begin a line of its own
             if isinstance(value, str) and key != "exception" and not value.isprintable():
                 event[key] = repr(value)
+        if "exception" in event:  # of several lines, and indented: what an error quotes looks like no line of ours
+            event["exception"] = "\n".join(f"    {one_line(part)}" for part in event["exception"].split("\n"))
         event["timestamp"] = event["timestamp"][11:-1]
         if event["event"] != RequestCompleted.name:
             return console(logger, level, event).encode(errors="backslashreplace")

@@ -190,13 +190,19 @@ _DOCS = """<!doctype html>
 </body></html>
 """
 _START = 'SwaggerUIBundle({url: "/openapi.json", dom_id: "#docs", deepLinking: true, tryItOutEnabled: true});\n'
-_POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"
+_POLICY = (
+    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_AS_SAID = {"X-Content-Type-Options": "nosniff"}
 
 
 def _docs(title: str) -> Handler:
     async def docs(_: web.Request) -> web.StreamResponse:
         page = _DOCS.format(title=title)
-        return web.Response(text=page, content_type="text/html", headers={"Content-Security-Policy": _POLICY})
+        return web.Response(
+            text=page, content_type="text/html", headers={"Content-Security-Policy": _POLICY, **_AS_SAID}
+        )
 
     return docs
 
@@ -210,8 +216,10 @@ def _swagger(name: str) -> bytes:
 async def _docs_file(request: web.Request) -> web.StreamResponse:
     name = request.match_info["file"]
     if name == "start.js":
-        return web.Response(text=_START, content_type="text/javascript")
+        return web.Response(text=_START, content_type="text/javascript", headers=_AS_SAID)
     if name in {"swagger-ui.css", "swagger-ui-bundle.js"}:
         kind = "text/css" if name.endswith(".css") else "text/javascript"
-        return web.Response(body=_swagger(name), content_type=kind, headers={"Cache-Control": "max-age=86400"})
+        return web.Response(
+            body=_swagger(name), content_type=kind, headers={"Cache-Control": "max-age=86400", **_AS_SAID}
+        )
     raise Problem("not-found", f"no file {name} here")
