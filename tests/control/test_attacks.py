@@ -4,6 +4,7 @@ import asyncio
 import hmac
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -505,3 +506,11 @@ async def test_what_it_answers_is_kept_by_nobody(start_mesh: StartMesh) -> None:
     async with world.client.get(world.url("control") + "/api/events", headers=right) as stream:
         assert stream.headers.getall("Cache-Control") == ["no-store"]
         assert stream.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+
+
+def test_the_table_has_a_row_for_each() -> None:
+    """docs/security.md: attack, expected, seen, and a test that there is; and no test without its row."""
+    text = (Path(__file__).parents[2] / "docs/security.md").read_text().partition("## The control plane, attacked")[2]
+    named = re.findall(r"^\|.*\|.*\|.*\| `(test_\w+)` \|$", text, re.MULTILINE)
+    here = {name for name in globals() if name.startswith("test_")}
+    assert sorted(named) == sorted(here - {"test_the_changes_are_all_there_are", "test_the_table_has_a_row_for_each"})
