@@ -22,7 +22,8 @@ def make_guard(config: Config) -> Callable[[web.Request], None]:
     A foreign Host is 421: a name that an attacker points at 127.0.0.1 (DNS rebinding) does not get through. A foreign
     Origin (any but the very scheme, host and port that was asked) on a request that changes something is 403, and so is
     one of which the browser says that it comes from another site: no web page, not even one of another port of this
-    machine, can stop the services. A form is 415, whoever sends it. Probes need no token.
+    machine, can stop the services. A form with anything in it is 415, whoever sends it; an empty body is none. Probes
+    need no token.
     """
     allowed = (config.mesh.host, *config.control.allowed_hosts)
     named = (_host(name if name.count(":") < 2 or name.startswith("[") else f"[{name}]") for name in allowed)
@@ -42,7 +43,7 @@ def make_guard(config: Config) -> Callable[[web.Request], None]:
                 raise Problem(
                     "unauthorized", "expected Authorization: Bearer TOKEN, with control.token", headers=bearer
                 )
-        if request.method not in SAFE and "Content-Type" in request.headers and request.content_type in _FORMS:
+        if request.method not in SAFE and request.can_read_body and request.content_type in _FORMS:
             detail = f"a form changes nothing here: expected application/json, or no body, got {request.content_type}"
             raise Problem("unsupported-media-type", detail)
 
