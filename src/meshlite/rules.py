@@ -20,7 +20,16 @@ Kind = Literal["delay", "error", "reset", "hang", "truncate", "throttle", "corru
 Step = Literal["ok", "delay", "error", "reset", "hang", "truncate", "throttle", "corrupt", "block"]
 Positive = Annotated[float, Meta(gt=0, le=86_400)]
 Whole = Annotated[int, Meta(ge=1, le=1_000_000_000)]
+Service = Annotated[str, Meta(extra_json_schema={"enum": ["users", "orders", "inventory"]})]
+Caller = Annotated[str, Meta(extra_json_schema={"enum": ["users", "orders", "inventory", "external"]})]
 Status = Annotated[int, Meta(ge=400, le=599)]
+Statuses = Annotated[
+    dict[str, Annotated[float, Meta(gt=0, le=1_000_000_000)]],
+    Meta(extra_json_schema={"minProperties": 1, "propertyNames": {"pattern": "^[45][0-9][0-9]$"}}),
+]
+Headers = Annotated[
+    dict[str, str], Meta(extra_json_schema={"propertyNames": {"pattern": "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"}})
+]
 
 KINDS: tuple[str, ...] = get_args(Kind)
 OWN: Mapping[str, frozenset[str]] = {
@@ -38,15 +47,15 @@ _LONGEST = 86_400.0
 class FaultRule(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """`[faults.NAME]`. Patterns are shell patterns; durations are in seconds."""
 
-    service: str
+    service: Service
     kind: Kind
     enabled: bool = False
     phase: Literal["request", "response"] | None = None
     # which requests: all of these together
-    caller: str | None = None
+    caller: Caller | None = None
     route: str | None = None
     method: str | None = None
-    headers: dict[str, str] = {}
+    headers: Headers = {}
     probability: Annotated[float, Meta(ge=0, le=1)] = 1.0
     # which of those, in the order they arrive
     after: Annotated[int, Meta(ge=0, le=1_000_000_000)] = 0
@@ -63,9 +72,9 @@ class FaultRule(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, o
     jitter: Positive | None = None
     distribution: Literal["uniform", "normal", "lognormal", "pareto"] = "uniform"
     status: Status | None = None
-    statuses: dict[str, Annotated[float, Meta(gt=0, le=1_000_000_000)]] | None = None
+    statuses: Statuses | None = None
     body: str | None = None
-    response_headers: dict[str, str] = {}
+    response_headers: Headers = {}
     bytes_per_second: Whole | None = None
 
     @property

@@ -65,3 +65,43 @@ async def test_answers_are_what_the_document_says(world: World) -> None:
     order = (await world.order(("SKU-1", 1))).json
     assert set(document["components"]["schemas"]["Order"]["required"]) <= set(order)
     assert msgspec.json.decode(msgspec.json.encode(order)) == order
+
+
+@pytest.mark.parametrize("app", APPS)
+async def test_links_lead_to_operations_with_such_parameters(world: World, app: str) -> None:
+    """What follows an answer is an operation of the same document, and its parameters are."""
+    document = (await world.get(app, "/openapi.json")).json
+    operations = [operation for item in document["paths"].values() for operation in item.values()]
+    names = {one["operationId"]: {parameter["name"] for parameter in one["parameters"]} for one in operations}
+    links = [
+        link for one in operations for answer in one["responses"].values() for link in answer.get("links", {}).values()
+    ]
+    assert links
+    for link in links:
+        assert link["parameters"].keys() <= names[link["operationId"]]
+
+
+@pytest.mark.parametrize("app", APPS)
+async def test_patterns_are_those_of_json_schema(world: World, app: str) -> None:
+    """No Python in them: neither its `$`, nor half a character, nor its idea of a space."""
+    patterns = re.findall(r'"pattern":"((?:[^"\\]|\\.)*)"', (await world.get(app, "/openapi.json")).body.decode())
+    assert patterns
+    for pattern in patterns:
+        assert not re.search(r"\(\?[!=<]|ud800|\\s", pattern), pattern
+
+
+async def test_a_whole_number_may_have_a_point(world: World) -> None:
+    """To JSON Schema 2.0 is an integer; 2.5 is none, and neither is what a float cannot hold exactly."""
+    for quantity, status in (("2.0", 201), ("2e0", 201), ("2.5", 422), ("1e300", 422), ('"2"', 422)):
+        body = f'{{"user_id": 1, "items": [{{"sku": "SKU-1", "quantity": {quantity}}}]}}'
+        headers = {"Content-Type": "application/json"}
+        answer = await world.ask("POST", "orders", "/orders", data=body, headers=headers)
+        assert answer.status == status, answer
+    fault = {"service": "users", "kind": "error", "status": 503.0, "times": 2.0}
+    assert (await world.ask("PUT", "control", "/api/faults/f", fault)).status == 201
+
+
+async def test_null_is_no_word_of_a_query(world: World) -> None:
+    """`include=null` is a text that is not allowed, and not "nothing given"."""
+    answer = await world.get("users", "/users/1?include=null")
+    assert (answer.status, answer.json["errors"][0]["pointer"]) == (422, "include")

@@ -220,7 +220,9 @@ async def list_logs(request: web.Request) -> web.Response:
     "The mesh's facts as they come: server-sent events, each `data` a JSON object",
     {200: str},
     media="text/event-stream",
-    headers={"Last-Event-ID": "the id of the event that was seen last: what came after it comes first"},
+    headers={
+        "Last-Event-ID": ("the id of the event that was seen last: what came after it comes first", r"^[\x21-\x7e]+$")
+    },
     problems=("overloaded",),
 )
 async def events(request: web.Request) -> web.StreamResponse:

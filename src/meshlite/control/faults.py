@@ -4,7 +4,8 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
-from msgspec import Struct
+from msgspec import UNSET, Struct, defstruct
+from msgspec.structs import fields
 
 from meshlite.config import Name
 from meshlite.control.base import MESH, routes, unknown
@@ -13,7 +14,7 @@ from meshlite.mesh import Mesh
 from meshlite.rules import FaultRule
 from meshlite.validation import Fault as Wrong
 from meshlite.validation import Invalid, faults
-from meshlite.wire.messages import body
+from meshlite.wire.messages import body, whole
 from meshlite.wire.problems import invalid
 
 _PROBLEMS = ("malformed-request", "foreign-origin", "body-too-large", "unsupported-media-type", "invalid-fields")
@@ -36,6 +37,21 @@ class FaultList(Struct, frozen=True):
     """All faults, on or off."""
 
     faults: list[FaultView]
+
+
+def _documented(name: str, *, optional: bool = False) -> type[Struct]:
+    """A fault's table as a body has it, where null is "not given"; `optional`: what it needs may be there already."""
+    keys: list[Any] = [
+        ((key.name, key.type, UNSET) if optional else (key.name, key.type))
+        if key.required
+        else (key.name, key.type | None, None)
+        for key in fields(FaultRule)
+    ]
+    return defstruct(name, keys, kw_only=True, forbid_unknown_fields=True)
+
+
+FaultTable = _documented("FaultTable")
+FaultChange = _documented("FaultChange", optional=True)
 
 
 def view(mesh: Mesh, name: str) -> FaultView:
@@ -65,9 +81,14 @@ async def list_faults(request: web.Request) -> web.Response:
     "/api/faults/{name}",
     "Make a fault, or put another in its place",
     {200: FaultView, 201: FaultView},
-    body=FaultRule,
+    body=FaultTable,
     path_types={"name": Name},
     problems=_PROBLEMS,
+    links={
+        "patch_fault": {"name": "$request.path.name"},
+        "delete_fault": {"name": "$request.path.name"},
+        "list_faults": {},
+    },
 )
 async def put_fault(request: web.Request) -> web.Response:
     mesh, name, table = request.app[MESH], request.match_info["name"], await _table(request)
@@ -87,7 +108,8 @@ async def put_fault(request: web.Request) -> web.Response:
     "/api/faults/{name}",
     "Change some keys of a fault; null takes one back",
     {200: FaultView},
-    body=dict[str, Any],
+    body=FaultChange,
+    body_required=False,
     path_types={"name": Name},
     problems=(*_PROBLEMS, "not-found"),
 )
@@ -121,7 +143,7 @@ async def delete_fault(request: web.Request) -> web.Response:
 async def _table(request: web.Request) -> dict[str, Any]:
     """The body, an object, or none at all. Raises Problem."""
     table: dict[str, Any] = await body(request, dict[str, Any]) if request.can_read_body else {}
-    return table
+    return {key: whole(value) for key, value in table.items()}
 
 
 def _refused(error: Invalid, name: str) -> Exception:

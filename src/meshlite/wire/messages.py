@@ -25,7 +25,7 @@ Text = Annotated[
         description="text without control characters, not only spaces",
         min_length=1,
         max_length=200,
-        pattern=r"^(?=.*\S)[^\x00-\x1f\x7f\ud800-\udfff]+$(?!\n)",
+        pattern=r"^[^\x00-\x1f\x7f\ud800-\udfff]*[^\s\x00-\x1f\x7f\ud800-\udfff][^\x00-\x1f\x7f\ud800-\udfff]*$(?!\n)",
     ),
 ]
 Limit = Annotated[int, Meta(ge=1, le=200, description="how many at the most")]
@@ -65,8 +65,8 @@ async def body(request: web.Request, kind: type[T]) -> T:
     try:
         decoded: T = _decoder(kind).decode(raw)
         return decoded
-    except msgspec.ValidationError as error:
-        raise _invalid_body(raw, kind) from error
+    except msgspec.ValidationError:
+        return _read_again(raw, kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _no_json(error) from error
 
@@ -83,12 +83,30 @@ async def _read(request: web.Request) -> bytes:
         raise Problem("request-timeout", detail, headers={"Connection": "close"}) from error
 
 
-def _invalid_body(raw: bytes, kind: type[Any]) -> Problem:
+def _read_again(raw: bytes, kind: type[T]) -> T:
+    """A body that msgspec has refused: perhaps it only says 5.0 for 5. Raises Problem with every fault."""
     try:
-        found = faults(msgspec.json.decode(raw), kind)
+        value = _with_wholes(msgspec.json.decode(raw))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return _no_json(error)
-    return invalid(found)
+        raise _no_json(error) from error
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise invalid(faults(value, kind)) from error
+
+
+def _with_wholes(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: _with_wholes(item) for key, item in value.items()}
+        case list():
+            return [_with_wholes(item) for item in value]
+    return whole(value)
+
+
+def whole(value: Any) -> Any:
+    """`value`; as an `int` where it is a whole number with a point, which is an integer to JSON Schema."""
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) <= 2**53 else value
 
 
 def _no_json(error: Exception) -> Problem:
@@ -147,6 +165,9 @@ def query(request: web.Request, kind: type[T]) -> T:
         converted = msgspec.convert(values, kind, strict=False)
     except msgspec.ValidationError as error:
         raise invalid([*wrong, *faults(values, kind, strict=False)], pointers=False) from error
+    for name, value in values.items():
+        if getattr(converted, name) is None:  # the text "null", where only some words are allowed
+            wrong += faults({name: value}, kind)
     if wrong:
         raise invalid(wrong, pointers=False)
     return converted

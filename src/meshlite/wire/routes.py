@@ -24,7 +24,9 @@ SWAGGER = Path(__file__).parents[1] / "swagger"
 class Route:
     """One operation. `answers` maps a status to the body's type (None: no body); `problems` are their types.
 
-    `media` is the content type of an answer with a body.
+    `media` is the content type of an answer with a body. `headers` are those that the operation reads, each with a
+    description and a pattern. `links` maps operations that may follow success to their
+    parameters, said as OpenAPI's runtime expressions.
     """
 
     method: str
@@ -35,9 +37,11 @@ class Route:
     query: type[msgspec.Struct] | None = None
     body: Any = None
     problems: Sequence[str] = ()
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     path_types: Mapping[str, Any] = field(default_factory=dict)
     media: str = "application/json"
+    links: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    body_required: bool = True
 
     @property
     def template(self) -> str:
@@ -114,6 +118,7 @@ def _document(routes: Routes, version: str, operations: Sequence[Route]) -> dict
     kinds |= {kind for route in operations for kind in route.path_types.values()} | {ProblemDocument}
     ordered = sorted(kinds, key=str)
     schemas, components = msgspec.json.schema_components(ordered, ref_template=_SCHEMA)
+    schemas, components = _portable(schemas), _portable(components)
     schema_of = dict(zip(ordered, schemas, strict=True))
     paths: dict[str, Any] = {}
     for route in operations:
@@ -128,6 +133,26 @@ def _document(routes: Routes, version: str, operations: Sequence[Route]) -> dict
         "license": {"name": "MIT", "identifier": "MIT"},
     }
     return {"openapi": "3.1.0", "info": info, "paths": paths, "components": {"schemas": components}}
+
+
+_SPACES = r"\x09-\x0d\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+_ECMA = (("$(?!\\n)", "$"), (r"\ud800-\udfff", ""), (r"\s", _SPACES))
+"""What our patterns have that ECMA-262 writes otherwise: the very end, half a character (which it has none of), and
+Python's white space, which is not quite that of ECMA. The latter two are only ever parts of `[...]`."""
+
+
+def _portable(schema: Any) -> Any:
+    """A schema with its patterns in the dialect that JSON Schema means."""
+    match schema:
+        case {"pattern": str(pattern)}:
+            for ours, theirs in _ECMA:
+                pattern = pattern.replace(ours, theirs)
+            return {**schema, "pattern": pattern}
+        case dict():
+            return {key: _portable(value) for key, value in schema.items()}
+        case list() | tuple():
+            return [_portable(item) for item in schema]
+    return schema
 
 
 def _operation(route: Route, schema_of: Mapping[Any, Any], problems: Sequence[str]) -> dict[str, Any]:
@@ -146,8 +171,8 @@ def _operation(route: Route, schema_of: Mapping[Any, Any], problems: Sequence[st
             (schema,) = [arm for arm in schema["anyOf"] if arm != {"type": "null"}]
         style = {"style": "form", "explode": True} if is_list(item.type) else {}
         parameters.append({"name": item.encode_name, "in": "query", "required": False, "schema": schema, **style})
-    for name, description in route.headers.items():
-        schema = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": r"^[\x21-\x7e]+$"}
+    for name, (description, pattern) in route.headers.items():
+        schema = {"type": "string", "pattern": pattern}
         parameters.append(
             {"name": name, "in": "header", "description": description, "required": False, "schema": schema}
         )
@@ -158,7 +183,7 @@ def _operation(route: Route, schema_of: Mapping[Any, Any], problems: Sequence[st
     }
     if route.body is not None:
         operation["requestBody"] = {
-            "required": True,
+            "required": route.body_required,
             "content": {"application/json": {"schema": schema_of[route.body]}},
         }
     operation["responses"] = _responses(route, schema_of, [*route.problems, *problems])
@@ -169,7 +194,8 @@ def _responses(route: Route, schema_of: Mapping[Any, Any], kinds: Sequence[str])
     responses: dict[str, Any] = {}
     for status, kind in route.answers.items():
         content = {"content": {route.media: {"schema": schema_of[kind]}}} if kind is not None else {}
-        responses[str(status)] = {"description": _PHRASES[status], **content}
+        links = {name: {"operationId": name, "parameters": parameters} for name, parameters in route.links.items()}
+        responses[str(status)] = {"description": _PHRASES[status], **content, **({"links": links} if links else {})}
     problems: dict[int, list[str]] = {}
     for kind in kinds:
         problems.setdefault(TYPES[kind][0], []).append(kind)

@@ -92,6 +92,7 @@ async def get_product(request: web.Request) -> web.Response:
     body=ProductChange,
     path_types={"sku": Sku},
     problems=[*BODY_PROBLEMS, "below-reserved"],
+    links={"get_product": {"sku": "$response.body#/sku"}, "list_products": {"sku": "$response.body#/sku"}},
 )
 async def put_product(request: web.Request) -> web.Response:
     sku = _path(request, "sku", Sku)
@@ -110,6 +111,7 @@ async def put_product(request: web.Request) -> web.Response:
     {200: Reservation, 201: Reservation},
     body=ReservationRequest,
     path_types={"order_id": OrderId},
+    links={"delete_reservation": {"order_id": "$response.body#/order_id"}},
     problems=[*BODY_PROBLEMS, "unknown-sku", "out-of-stock", "reservation-differs", "reservation-released"],
 )
 async def put_reservation(request: web.Request) -> web.Response:

@@ -11,6 +11,7 @@ Sku = Annotated[
     Meta(
         description="up to 64 letters, digits, dots, hyphens and underscores",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$(?!\n)",
+        examples=["SKU-1"],
     ),
 ]
 Quantity = Annotated[int, Meta(ge=1, le=2**31 - 1)]
@@ -53,7 +54,7 @@ class Line(Struct, frozen=True, forbid_unknown_fields=True):
 class ReservationRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """What is to be reserved, each sku once."""
 
-    items: Annotated[list[Line], Meta(min_length=1, max_length=100)]
+    items: Annotated[list[Line], Meta(min_length=1, max_length=100, extra_json_schema={"uniqueItems": True})]
 
 
 class ReservedLine(Struct, frozen=True):

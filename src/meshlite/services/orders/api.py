@@ -78,7 +78,12 @@ async def list_orders(request: web.Request) -> web.Response:
     "Place an order",
     {201: Order},
     body=NewOrder,
-    headers={KEY_HEADER: "repeat a request with the same key, and it is carried out once"},
+    links={
+        "get_order": {"id": "$response.body#/id"},
+        "cancel_order": {"id": "$response.body#/id"},
+        "list_orders": {"user_id": "$response.body#/user_id"},
+    },
+    headers={KEY_HEADER: ("repeat a request with the same key, and it is carried out once", f"^({_KEY.pattern})$")},
     problems=[
         "malformed-request",
         "unsupported-media-type",
@@ -128,6 +133,7 @@ async def get_order(request: web.Request) -> web.Response:
     "Cancel an order and give its stock back",
     {200: Order, 202: Order},
     path_types=ID_TYPE,
+    links={"get_order": {"id": "$response.body#/id"}},
     problems=["not-found", "not-cancellable", "storage-unavailable"],
 )
 async def cancel_order(request: web.Request) -> web.Response:

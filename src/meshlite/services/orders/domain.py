@@ -18,10 +18,11 @@ Sku = Annotated[
     Meta(
         description="up to 64 letters, digits, dots, hyphens and underscores",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$(?!\n)",
+        examples=["SKU-1"],
     ),
 ]
 Quantity = Annotated[int, Meta(ge=1, le=2**31 - 1)]
-UserId = Annotated[int, Meta(ge=1, lt=10**18)]
+UserId = Annotated[int, Meta(ge=1, lt=10**18, examples=[1])]
 
 
 class Line(Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,7 +36,7 @@ class NewOrder(Struct, frozen=True, forbid_unknown_fields=True):
     """What makes an order, each sku once."""
 
     user_id: UserId
-    items: Annotated[list[Line], Meta(min_length=1, max_length=100)]
+    items: Annotated[list[Line], Meta(min_length=1, max_length=100, extra_json_schema={"uniqueItems": True})]
 
     def fingerprint(self) -> str:
         """The same for two bodies that mean the same."""

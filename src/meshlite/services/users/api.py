@@ -76,6 +76,7 @@ async def list_users(request: web.Request) -> web.Response:
     "Create a user",
     {201: User},
     body=NewUser,
+    links={name: {"id": "$response.body#/id"} for name in ("get_user", "change_user", "delete_user")},
     problems=[
         "malformed-request",
         "unsupported-media-type",
