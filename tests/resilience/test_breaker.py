@@ -1185,3 +1185,73 @@ def test_probes_under_way_can_be_given_another_time(seconds, passed, state, cloc
     else:
         assert breaker.reason == "a probe gave no result in 2 s"
     probe.ignore()
+
+
+def test_a_dropped_permit_whose_clock_fails_gives_its_place_back_all_the_same(clock):
+    """It then counts as dropped when it was given."""
+    fails = False
+
+    def sometimes():
+        if fails:
+            raise OSError
+        return clock()
+
+    breaker = CircuitBreaker(max_failures=1, probe_timeout=10, reset_timeout=5, clock=sometimes)
+    fail(breaker)
+    clock.advance(5)
+    probe = breaker.acquire()
+    clock.advance(20)
+    fails = True
+    with pytest.warns(RuntimeWarning, match="never reported"):
+        del probe
+    fails = False
+    assert (breaker.in_flight, breaker.state) == (0, "half_open")
+
+
+def test_a_breaker_with_a_dropped_permit_is_pristine():
+    """What was dropped is no call under way."""
+    breaker = CircuitBreaker(max_failures=2)
+    permit = breaker.acquire()
+    assert not breaker.pristine
+    with pytest.warns(RuntimeWarning, match="never reported"):
+        del permit
+    assert breaker.pristine
+
+
+def test_a_probe_whose_time_was_over_is_not_saved_by_more_of_it(clock):
+    """Whoever gives probes more time finds what the old one had already decided."""
+    breaker = CircuitBreaker(max_failures=1, reset_timeout=5, probe_timeout=10, clock=clock)
+    fail(breaker)
+    clock.advance(5)
+    probe = breaker.acquire()
+    clock.advance(10)
+    breaker.set_probe_timeout(100)
+    assert breaker.state == "open"
+    probe.ignore()
+
+
+def test_the_older_of_two_probes_decides_under_a_new_time_too(clock):
+    """Not the younger."""
+    breaker = CircuitBreaker(
+        max_failures=1, reset_timeout=5, probe_timeout=50, half_open_max_calls=2, success_threshold=2, clock=clock
+    )
+    fail(breaker)
+    clock.advance(5)
+    old = breaker.acquire()
+    clock.advance(6)
+    young = breaker.acquire()
+    breaker.set_probe_timeout(10)
+    clock.advance(4)
+    assert breaker.state == "open"
+    old.ignore()
+    young.ignore()
+
+
+def test_of_three_subscriptions_one_ends(clock):
+    """The other two hear on."""
+    heard = []
+    hear = heard.append
+    breaker = CircuitBreaker(max_failures=1, clock=clock, listeners=[hear, hear])
+    breaker.subscribe(hear)()
+    fail(breaker)
+    assert len(heard) == 2
