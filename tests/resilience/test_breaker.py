@@ -1200,7 +1200,7 @@ def test_a_dropped_permit_whose_clock_fails_gives_its_place_back_all_the_same(cl
     fail(breaker)
     clock.advance(5)
     probe = breaker.acquire()
-    clock.advance(20)
+    clock.advance(12)
     fails = True
     with pytest.warns(RuntimeWarning, match="never reported"):
         del probe

@@ -146,8 +146,7 @@ class Machine:
 
     def _catch_up(self, now: float) -> None:
         """Take back the places of permits that were dropped, and make every move that is due by `now`."""
-        if self._lost:
-            self._take_back()
+        self._take_back()
         self._move_on(now)
 
     def _take_back(self) -> None:
@@ -218,7 +217,7 @@ class Machine:
             if self._state is not DISABLED:
                 outcome = self._judge.raised(exc)
         finally:
-            self._end(generation, ticket, started, outcome, exc, asked(exc) if outcome is FAILURE else None)
+            self._end(generation, ticket, started, outcome, exc, asked(exc))
 
     def _settle_result(self, generation: int, ticket: int, started: float, result: object) -> None:
         outcome = IGNORED
