@@ -86,22 +86,30 @@ async def _read(request: web.Request) -> bytes:
 def _read_again(raw: bytes, kind: type[T]) -> T:
     """A body that msgspec has refused: perhaps it only says 5.0 for 5. Raises Problem with every fault."""
     try:
-        value = _with_wholes(msgspec.json.decode(raw))
+        value = msgspec.json.decode(raw)
+        found = faults(value, kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _no_json(error) from error
+    if not [fault for fault in found if _made_whole(value, fault.path)]:
+        raise invalid(found)
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         raise invalid(faults(value, kind)) from error
 
 
-def _with_wholes(value: Any) -> Any:
-    match value:
-        case dict():
-            return {key: _with_wholes(item) for key, item in value.items()}
-        case list():
-            return [_with_wholes(item) for item in value]
-    return whole(value)
+def _made_whole(value: Any, path: tuple[str | int, ...]) -> bool:
+    """Whether there was a whole number with a point at `path` of `value`; now it is an `int`."""
+    if not path:
+        return False
+    for step in path[:-1]:
+        value = value[step]
+    given = value.get(path[-1]) if isinstance(value, dict) else value[path[-1]]
+    made = whole(given)
+    if made is given:
+        return False
+    value[path[-1]] = made
+    return True
 
 
 def whole(value: Any) -> Any:
