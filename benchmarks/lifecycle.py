@@ -67,7 +67,7 @@ async def _round(mesh: Mesh, client: aiohttp.ClientSession, watch: Watch) -> Non
 
 async def _run(rounds: int, data: Path) -> Watch:
     with Path("/dev/null").open("wb") as nowhere:
-        log, access, writer = logs.make(nowhere, "json", "info")
+        log, access, writer, *_ = logs.make(nowhere, "json", "info")
         config = load(None, [*PORTS, f"mesh.data={data}"])
         async with Mesh(config, log, access=access, control=create_app) as mesh, aiohttp.ClientSession() as client:
             await _round(mesh, client, Watch())  # warms the disk's cache

@@ -21,11 +21,11 @@ from aiohttp import web
 from harness import median, table
 from msgspec.structs import replace
 
-from meshlite.config import AdmissionPolicy, DelayFault, EdgePolicy
+from meshlite.config import AdmissionPolicy, EdgePolicy
 from meshlite.events import Bus
 from meshlite.faults import Faults
-from meshlite.resilience.bulkhead import Bulkhead
 from meshlite.resilience.edge import Edge
+from meshlite.rules import FaultRule
 from meshlite.wire.boundary import Boundary
 
 BARE = EdgePolicy(timeout=None, attempt_timeout=None, retry=None, bulkhead=None, breaker=None)
@@ -60,12 +60,10 @@ PAIRS = {
 async def serve(hop: Hop, bus: Bus, stack: AsyncExitStack) -> str:
     """A service as meshlite has it, less its own work: the URL."""
     faults = Faults("callee", 0)
-    never = DelayFault(service="callee", enabled=True, seconds=1.0, route="/never/*")
+    never = FaultRule(service="callee", kind="delay", enabled=True, seconds=1.0, route="/never/*")
     faults.arm({f"fault-{n}": never for n in range(hop.faults)})
-    admission = None if hop.admission is None else Bulkhead(hop.admission.max_concurrent, hop.admission.max_waiting)
-    boundary = Boundary(
-        "callee", bus=bus, log=structlog.get_logger(), clock=time.monotonic, faults=faults, admission=admission
-    )
+    boundary = Boundary("callee", bus=bus, log=structlog.get_logger(), clock=time.monotonic, faults=faults)
+    boundary.admit(hop.admission)
 
     async def answer(request: web.Request) -> web.Response:
         return web.Response(body=b'{"id": 1}', content_type="application/json")
