@@ -139,6 +139,7 @@ class Api:
         self._host = _reachable(config.mesh.host)
         self._port = config.control.port
         self._token = config.control.token
+        self._grace = config.mesh.shutdown_grace
         host = f"[{self._host}]" if ":" in self._host else self._host
         self.url = f"http://{host}:{self._port}"
         self.refused: list[str] = []
@@ -183,9 +184,10 @@ class Api:
         return done
 
     def _exchange(self, method: str, path: str, body: Json | None) -> tuple[int, str, bytes]:
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=_TIMEOUT)
+        patience = _TIMEOUT + (self._grace if method == "POST" else 0.0)  # a start waits for the drain before it
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=patience)
         try:
-            ends = time.monotonic() + _TIMEOUT
+            ends = time.monotonic() + patience
             connection.request(method, path, *self._message(body))
             response = connection.getresponse()
             answer = b""
@@ -216,7 +218,7 @@ class Api:
             case http.client.HTTPException() if not isinstance(error, (OSError, http.client.IncompleteRead)):
                 return self._stranger("it does not speak HTTP")
             case TimeoutError():
-                why = f"no answer within {_TIMEOUT:g} s"
+                why = "no answer in time"
             case ConnectionRefusedError():
                 why = "connection refused"
             case OSError(strerror=str(words)):
