@@ -1,4 +1,4 @@
-"""Frozen facts, and who hears them: one bus a mesh, a sink for each use (logs, metrics, later pages and traces).
+"""Frozen facts, and who hears them: one bus a mesh, a sink for each use (logs, metrics, the control plane's events).
 
 Facts are named `noun.past_verb` and carry keys, no prose. A sink that raises is logged once and dropped; whatever
 published the fact goes on as if nothing had happened.
