@@ -1,9 +1,10 @@
-"""SQLite for one service: reads inline on the loop, writes through one writer thread with group commit.
+"""SQLite for one service: statements inline on the loop, commits in a thread, many writers to a commit.
 
 WAL and `synchronous=FULL`: when `write` returns, the commit has been synced to disk. Whatever waits while a commit is
 under way, or comes in the same turn of the loop, goes into the next one together: a hundred writers share one fsync. A
-read of a few rows by key costs some microseconds, less than handing it to a thread would, and the same read again next
-to nothing until the next write. `:memory:` is one connection, written inline.
+statement on a few rows by key costs some microseconds, less than handing it to a thread would: there it waits for the
+interpreter's lock while the loop is busy, and all who wait for the commit wait with it. The same read again costs next
+to nothing until the next write. `:memory:` is one connection, and all of it inline.
 """
 
 import asyncio
@@ -51,6 +52,7 @@ class Database:
                 if path != MEMORY:
                     self._reader = opened.enter_context(closing(_connect(path, _NO_PATIENCE)))
                     self._reader.execute("PRAGMA query_only=1")
+                    self._writer.execute("PRAGMA busy_timeout=0")  # from here on it runs on the loop
                     self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"writer-{Path(path).stem}")
             except sqlite3.Error as error:
                 raise StartError(f"cannot use the database {path}: {error}") from error
@@ -79,6 +81,7 @@ class Database:
     async def write(self, job: Job[T]) -> T:
         """Run `job` in a transaction and return its result once that is durable.
 
+        It runs on the loop, so it is short: a few rows by key.
         What `job` raises comes out of here, and then nothing that it did is kept. Raises StorageError when SQLite or
         the disk cannot. A caller that is cancelled while it waits does not undo a write that has been queued.
         """
@@ -87,7 +90,7 @@ class Database:
         future: asyncio.Future[T] = self._loop.create_future()
         self._known.clear()
         if self._executor is None:
-            _settle([future], _commit(self._writer, [job]))
+            _settle([future], _commit(self._writer, _run(self._writer, [job])))
         else:
             self._pending.append((job, future))
             if not self._busy:
@@ -103,7 +106,13 @@ class Database:
         assert self._executor is not None
         batch, self._pending = self._pending, []
         jobs, futures = [job for job, _ in batch], [future for _, future in batch]
-        self._committing = self._loop.run_in_executor(self._executor, _commit, self._writer, jobs)
+        try:
+            results = _run(self._writer, jobs)
+        except _LockedError:
+            work = self._loop.run_in_executor(self._executor, _wait_and_run, self._writer, jobs)
+        else:
+            work = self._loop.run_in_executor(self._executor, _commit, self._writer, results)
+        self._committing = work
         self._committing.add_done_callback(lambda done: self._committed(futures, done))
 
     def _committed(self, futures: list[asyncio.Future[Any]], done: "asyncio.Future[list[Any]]") -> None:
@@ -151,17 +160,20 @@ class _Failed:
         self.error = error
 
 
-def _commit(connection: sqlite3.Connection, jobs: Sequence[Job[Any]]) -> list[Any]:
-    """Run `jobs` in one transaction, each in a savepoint of its own; their results, in order.
+class _LockedError(Exception):
+    """Somebody else holds the lock on the database."""
 
-    Where the transaction fails, all of them fail, whatever their own results were: a COMMIT that says it failed may or
-    may not be on disk, and counts as failed.
+
+def _run(connection: sqlite3.Connection, jobs: Sequence[Job[Any]]) -> list[Any]:
+    """Run `jobs` in a transaction that is to be committed, each in a savepoint of its own; their results, in order.
+
+    Where the transaction fails, all of them fail. Raises _LockedError where it cannot begin yet.
     """
     results: list[Any] = []
     try:
         if connection.in_transaction:  # the rollback of an earlier one has failed too
             connection.execute("ROLLBACK")
-        connection.execute("BEGIN IMMEDIATE")
+        _begin(connection)
         for job in jobs:
             connection.execute("SAVEPOINT job")
             try:
@@ -172,16 +184,52 @@ def _commit(connection: sqlite3.Connection, jobs: Sequence[Job[Any]]) -> list[An
                 connection.execute("ROLLBACK TO job")
                 results.append(_Failed(_translated(error)))
             connection.execute("RELEASE job")
-        kept = any(not isinstance(result, _Failed) for result in results)
-        connection.execute("COMMIT" if kept else "ROLLBACK")  # nothing is written where nothing has been done
+    except _LockedError:
+        raise
     except Exception as error:
-        if connection.in_transaction:
-            with suppress(sqlite3.Error):  # the next transaction tries again
-                connection.execute("ROLLBACK")
-        results = [_Failed(_translated(error)) for _ in jobs]
+        results = _given_up(connection, error, len(jobs))
+    return results
+
+
+def _begin(connection: sqlite3.Connection) -> None:
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError as error:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
+            raise _LockedError(str(error)) from error
+        raise
+
+
+def _commit(connection: sqlite3.Connection, results: list[Any]) -> list[Any]:
+    """Commit what `_run` has begun. A COMMIT that says it failed may or may not be on disk: then all of them failed."""
+    if connection.in_transaction:
+        kept = any(not isinstance(result, _Failed) for result in results)
+        try:
+            connection.execute("COMMIT" if kept else "ROLLBACK")  # nothing is written where nothing has been done
+        except Exception as error:
+            results = _given_up(connection, error, len(results))
     if any(isinstance(result, _Failed) and isinstance(result.error, StorageError) for result in results):
         _doubt_pages(connection)
     return results
+
+
+def _wait_and_run(connection: sqlite3.Connection, jobs: Sequence[Job[Any]]) -> list[Any]:
+    """Run and commit `jobs`, with the patience for a lock that the loop does not have."""
+    connection.execute(f"PRAGMA busy_timeout={_PATIENCE * 1000:.0f}")
+    try:
+        return _commit(connection, _run(connection, jobs))
+    except _LockedError as error:
+        return [_Failed(StorageError(str(error)))] * len(jobs)
+    finally:
+        connection.execute("PRAGMA busy_timeout=0")
+
+
+def _given_up(connection: sqlite3.Connection, error: Exception, jobs: int) -> list[Any]:
+    """Undo all of a transaction; the result that each of its jobs has then."""
+    if connection.in_transaction:
+        with suppress(sqlite3.Error):  # the next transaction tries again
+            connection.execute("ROLLBACK")
+    return [_Failed(_translated(error)) for _ in range(jobs)]
 
 
 def _doubt_pages(connection: sqlite3.Connection) -> None:

@@ -166,11 +166,11 @@ async def test_a_disk_that_fails_is_a_503(
     assert (await world.get("users", "/users/1")).status == 200
 
 
-def _disk_full(_: Any, jobs: list[Any]) -> list[Any]:
+def _disk_full(_: Any, results: list[Any]) -> list[Any]:
     from meshlite.errors import StorageError
     from meshlite.storage import _Failed
 
-    return [_Failed(StorageError("database or disk is full")) for _ in jobs]
+    return [_Failed(StorageError("database or disk is full")) for _ in results]
 
 
 async def test_too_much_at_once_is_shed_and_says_so(start_mesh: StartMesh) -> None:
