@@ -16,7 +16,7 @@ class Context:
 
     A peer is a client for one other service, with the policies of that edge in it. `state` tells "starting", "running"
     or "draining"; `clock` is monotonic, in seconds; `grace()` is how many of them a stop has left, none where the
-    service is killed.
+    service is killed. `committed` is to be told of each commit: how many writes, and how many seconds.
     """
 
     name: str
@@ -27,6 +27,7 @@ class Context:
     clock: Callable[[], float]
     state: Callable[[], str]
     grace: Callable[[], float]
+    committed: Callable[[int, float], None]
     version: str
 
     @property

@@ -101,15 +101,25 @@ class Mesh:
         config, host = self.config, self.config.mesh.host
         everyone: set[Connection] = set()
         for name in SERVICES:
-            service = Service(name, config, bus=self.bus, log=self.log, clock=self.clock, everyone=everyone)
+            service = Service(
+                name,
+                config,
+                bus=self.bus,
+                log=self.log,
+                clock=self.clock,
+                everyone=everyone,
+                committed=self.metrics.commits(name),
+            )
             self._stack.callback(service.abandon)
             self.services[name] = service
+            self.metrics.watch_service(name, service.load)
         control = self._listen(host, config.control.port, "control.port") if self._control else None
         if config.data is not None:
             self._stack.callback(_claim(config.data))
         for caller, callee in EDGES:
             edge = await self._stack.enter_async_context(self._edge(caller, callee, self.services[callee].url))
             self.edges[caller, callee] = self.services[caller].peers[callee] = edge
+            self.metrics.watch_edge(edge)
         for name in reversed(CLOSING_ORDER):
             self._stack.push_async_callback(self.services[name].close)
             await self.services[name].serve()

@@ -19,6 +19,7 @@ from meshlite.errors import StartError
 from meshlite.events import Bus, ServiceMoved
 from meshlite.faults import Faults
 from meshlite.resilience.edge import Edge
+from meshlite.telemetry.live import Load
 from meshlite.wire.boundary import Boundary
 from meshlite.wire.connection import Connection
 from meshlite.wire.server import Listener
@@ -44,8 +45,12 @@ class Service:
         log: FilteringBoundLogger,
         clock: Callable[[], float],
         everyone: set[Connection] | None = None,
+        committed: Callable[[int, float], None],
     ) -> None:
-        """Bind its port. Raises StartError. `everyone` are the open connections of all services."""
+        """Bind its port. Raises StartError. `everyone` are the open connections of all services.
+
+        `committed` is told of each commit of its database, as in `Context`.
+        """
         self.name = name
         self.state = "starting"
         self.reason = ""
@@ -54,6 +59,7 @@ class Service:
         self.boundary = Boundary(name, bus=bus, log=log, clock=clock, faults=self.faults)
         self._config = config
         self._everyone = everyone
+        self._committed = committed
         self._bus = bus
         self._log = log.bind(service=name)
         self._clock = clock
@@ -72,6 +78,12 @@ class Service:
     def _bind(self, port: int) -> Listener:
         config = self._config
         return Listener(config.mesh.host, port, f"services.{self.name}.port", config.limits, self._everyone)
+
+    def load(self) -> Load:
+        """What it has to do at the moment."""
+        boundary = self.boundary
+        waiting = 0 if boundary.admission is None else boundary.admission.waiting
+        return Load(self.state == "running", boundary.in_flight, waiting, boundary.shed)
 
     def abandon(self) -> None:
         """Give the port back; for a mesh whose start failed, harmless afterwards."""
@@ -105,6 +117,7 @@ class Service:
             clock=self._clock,
             state=lambda: self.state,
             grace=lambda: max(self._stop_by - self._clock(), 0.0),
+            committed=self._committed,
             version=__version__,
         )
 

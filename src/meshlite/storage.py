@@ -9,6 +9,7 @@ to nothing until the next write. `:memory:` is one connection, and all of it inl
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
@@ -32,11 +33,19 @@ class Database:
     """One database file, or `:memory:`; open it inside a running loop and close it in the end.
 
     `migrations` are SQL scripts; the n-th takes the schema from version n-1 to n (`PRAGMA user_version`).
-    `demonstration` is SQL that a database gets once, when it is created.
+    `demonstration` is SQL that a database gets once, when it is created. `committed` is told of each transaction: how
+    many writes went into it, and how many seconds it took until it was durable, or given up.
     """
 
-    def __init__(self, path: Path | str, migrations: Sequence[str], demonstration: str = "") -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        migrations: Sequence[str],
+        demonstration: str = "",
+        committed: Callable[[int, float], None] = lambda *_: None,
+    ) -> None:
         self.path = path
+        self._tell = committed
         self._loop = asyncio.get_running_loop()
         self._pending: list[tuple[Job[Any], asyncio.Future[Any]]] = []
         self._closed = False
@@ -90,7 +99,10 @@ class Database:
         future: asyncio.Future[T] = self._loop.create_future()
         self._known.clear()
         if self._executor is None:
-            _settle([future], _commit(self._writer, _run(self._writer, [job])))
+            began = time.perf_counter()
+            results = _commit(self._writer, _run(self._writer, [job]))
+            self._tell(1, time.perf_counter() - began)
+            _settle([future], results)
         else:
             self._pending.append((job, future))
             if not self._busy:
@@ -106,6 +118,7 @@ class Database:
         assert self._executor is not None
         batch, self._pending = self._pending, []
         jobs, futures = [job for job, _ in batch], [future for _, future in batch]
+        began = time.perf_counter()
         try:
             results = _run(self._writer, jobs)
         except _LockedError:
@@ -113,10 +126,13 @@ class Database:
         else:
             work = self._loop.run_in_executor(self._executor, _commit, self._writer, results)
         self._committing = work
-        self._committing.add_done_callback(lambda done: self._committed(futures, done))
+        self._committing.add_done_callback(lambda done: self._committed(futures, done, began))
 
-    def _committed(self, futures: list[asyncio.Future[Any]], done: "asyncio.Future[list[Any]]") -> None:
+    def _committed(
+        self, futures: list[asyncio.Future[Any]], done: "asyncio.Future[list[Any]]", began: float
+    ) -> None:
         self._busy, self._committing = False, None
+        self._tell(len(futures), time.perf_counter() - began)
         error = done.exception()
         _settle(futures, done.result() if error is None else [_Failed(error)] * len(futures))
         if self._pending:

@@ -99,7 +99,7 @@ async def test_a_token_is_asked_of_everyone_but_probes(start_mesh: StartMesh) ->
 
 @pytest.mark.looptime
 async def test_metrics_show_what_time_alone_has_moved(world: World) -> None:
-    """An open breaker whose time is over is half-open in the metrics too, although nobody has called."""
+    """An open breaker whose time is over is half-open in the metrics too, although nobody has called; and has moved."""
     world.set_faults(
         "faults.f.kind=error", "faults.f.status=500", "faults.f.service=inventory", "faults.f.enabled=true"
     )
@@ -108,7 +108,9 @@ async def test_metrics_show_what_time_alone_has_moved(world: World) -> None:
     line = 'meshlite_breaker_state{callee="inventory",caller="orders",key="edge",state="%s"} 1.0'
     assert line % "open" in (await world.get("control", "/metrics")).body.decode()
     await asyncio.sleep(5.0)
-    assert line % "half_open" in (await world.get("control", "/metrics")).body.decode()
+    text = (await world.get("control", "/metrics")).body.decode()
+    assert line % "half_open" in text
+    assert 'meshlite_breaker_moves_total{callee="inventory",caller="orders",state="half_open"} 1.0' in text
 
 
 async def test_metrics_count_requests_calls_and_breakers(world: World) -> None:

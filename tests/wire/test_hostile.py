@@ -343,7 +343,7 @@ async def test_what_cannot_be_read_is_logged_and_counted(world: World) -> None:
         "request_id": answer.headers["X-Request-Id"],
         "caller": "external",
     }
-    text = world.mesh.metrics.exposition().decode()
+    text = world.mesh.metrics.exposition()[0].decode()
     assert (
         'meshlite_request_duration_seconds_count{method="other",route="unparsed",service="users",status="4xx"} 1'
         in text

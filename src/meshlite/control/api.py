@@ -231,13 +231,8 @@ async def events(request: web.Request) -> web.StreamResponse:
 
 @routes.add("GET", "/metrics", "All metrics, as Prometheus reads them", {200: str}, media="text/plain")
 async def metrics(request: web.Request) -> web.Response:
-    mesh = request.app[MESH]
-    for edge in mesh.edges.values():
-        for key, breaker in edge.breakers():
-            mesh.metrics.breaker(edge.caller, edge.callee, key, str(breaker.state))
-    return web.Response(
-        body=mesh.metrics.exposition(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
-    )
+    body, kind = request.app[MESH].metrics.exposition(",".join(request.headers.getall("Accept", ())))
+    return web.Response(body=body, headers={"Content-Type": kind, "Vary": "Accept"})
 
 
 async def _sampling(app: web.Application) -> AsyncIterator[None]:

@@ -29,6 +29,8 @@ class EdgeBreakers:
         self._probe_timeout = 60.0
         self._listener = listener
         self._clock = clock
+        self._open_seconds: dict[str, float] = {}
+        self._open_since: dict[str, float] = {}
         self.middleware = CircuitBreakerMiddleware(
             _without_effect(), key=lambda _: route() if self._per_route else EDGE, classify=classify
         )
@@ -50,7 +52,7 @@ class EdgeBreakers:
         reason = "switched off" if policy is None else "its settings were changed"
         for key, state in before:
             if state is not State.CLOSED:
-                self._listener(BreakerMoved(key, state, State.CLOSED, reason, self._clock(), None))
+                self._tell(BreakerMoved(key, state, State.CLOSED, reason, self._clock(), None))
         if policy is None:
             self.mode = "auto"
         elif self.mode != "auto":
@@ -59,7 +61,7 @@ class EdgeBreakers:
     def _registry(self, policy: BreakerPolicy) -> BreakerRegistry:
         def heard(event: BreakerMoved) -> None:
             if self.middleware.breakers is registry:
-                self._listener(event)
+                self._tell(event)
 
         def make(key: str) -> CircuitBreaker:
             breaker = CircuitBreaker(
@@ -77,6 +79,24 @@ class EdgeBreakers:
 
         registry = BreakerRegistry(make)
         return registry
+
+    def _tell(self, event: BreakerMoved) -> None:
+        since = self._open_since.pop(event.name, None)
+        if since is not None:
+            self._open_seconds[event.name] = self._open_seconds.get(event.name, 0.0) + event.at - since
+        if event.to_state in (State.OPEN, State.FORCED_OPEN):
+            self._open_since[event.name] = event.at
+        self._listener(event)
+
+    def open_seconds(self) -> dict[str, float]:
+        """How long each breaker has been open or forced open in all, by key, also those that are gone: never less."""
+        now = self._clock()  # before they are looked at: what they say of themselves is then not earlier
+        for _, breaker in (there := self.items()):
+            _ = breaker.state  # time alone moves a breaker too, and it says so to whoever looks
+        found = dict.fromkeys((key for key, _ in there), 0.0) | self._open_seconds
+        for key, since in self._open_since.items():
+            found[key] = found.get(key, 0.0) + max(now - since, 0.0)
+        return found
 
     def check(self, route: str) -> None:
         """Raise CircuitOpenError if a call to `route` would be refused now."""

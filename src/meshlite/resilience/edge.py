@@ -327,6 +327,10 @@ class Edge:
         """The edge's breakers, by key."""
         return self._breakers.items()
 
+    def open_seconds(self) -> dict[str, float]:
+        """How long each of its breakers has been open or forced open, by key, since the start; it never falls."""
+        return self._breakers.open_seconds()
+
     @property
     def waiting(self) -> int:
         """Attempts in the bulkhead's queue."""

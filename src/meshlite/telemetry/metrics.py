@@ -1,18 +1,27 @@
-"""Prometheus metrics: requests by service and route, calls by edge and outcome, breaker states. Children are cached."""
+"""Prometheus metrics: requests by service and route, calls by edge and outcome, breakers, storage, the event loop.
 
+What happens is counted as it happens, in children that are kept; how things are is looked up when Prometheus asks.
+`docs/metrics.md` lists them all.
+"""
+
+from collections.abc import Callable
 from operator import add
 from typing import NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, PlatformCollector, ProcessCollector
+from prometheus_client import CollectorRegistry, Gauge, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
 
 from meshlite.events import PROBES, BreakerMoved, CallCompleted, Fact, RequestCompleted
-from meshlite.telemetry.histogram import Child, Durations
+from meshlite.resilience.edge import Edge
+from meshlite.resilience.facts import State
+from meshlite.telemetry.histogram import Child, Counts, Histogram
+from meshlite.telemetry.live import Live, Load
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-BREAKER_STATES = ("closed", "open", "half_open", "forced_open", "disabled", "metrics_only")
-
-
+_BATCHES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
+_TEXT = "text/plain; version=0.0.4; charset=utf-8"
+_OPENMETRICS = "application/openmetrics-text"
 REFUSED = frozenset({"circuit_open", "bulkhead_full", "retry_budget"})
 
 
@@ -38,35 +47,67 @@ class Metrics:
 
     def __init__(self, version: str) -> None:
         registry = self._registry = CollectorRegistry()
-        labels = ("service", "route", "method", "status")
-        self._requests = Durations("meshlite_request_duration_seconds", "Requests answered, by status class", labels)
-        registry.register(self._requests)
-        self._injected = Counter(
-            "meshlite_injected_faults", "Requests that a fault struck", ("service", "fault"), registry=registry
+        self._live = Live()  # first: to look at a breaker may move it, and that is counted below
+        self._requests = Histogram(
+            "meshlite_request_duration_seconds",
+            "Requests that a service answered",
+            ("service", "route", "method", "status"),
         )
-        text = "Calls over an edge, retries included, by outcome"
-        self._calls = Durations("meshlite_call_duration_seconds", text, ("caller", "callee", "outcome"))
-        registry.register(self._calls)
-        self._attempts = Counter(
-            "meshlite_call_attempts", "Attempts made over an edge", ("caller", "callee"), registry=registry
+        self._injected = Counts("meshlite_injected_faults", "Requests that a fault struck", ("service", "fault"))
+        edge = ("caller", "callee")
+        self._calls = Histogram(
+            "meshlite_call_duration_seconds", "Calls over an edge, their retries included", (*edge, "outcome")
         )
-        self._moves = Counter(
-            "meshlite_breaker_moves", "Breaker moves", ("caller", "callee", "state"), registry=registry
+        self._attempts = Counts("meshlite_call_attempts", "Attempts made over an edge, the first ones included", edge)
+        self._retries = Counts("meshlite_call_retries", "Attempts made over an edge after a call's first one", edge)
+        self._moves = Counts("meshlite_breaker_moves", "Moves of an edge's breakers into a state", (*edge, "state"))
+        lag = Histogram("meshlite_loop_lag_seconds", "How late the event loop was, ten times a second", ())
+        self._commits = Histogram(
+            "meshlite_storage_commit_duration_seconds",
+            "Transactions, from their beginning until they are durable or have failed",
+            ("service",),
         )
-        self._state = Gauge(
-            "meshlite_breaker_state",
-            "1 for the state it is in",
-            ("caller", "callee", "key", "state"),
-            registry=registry,
+        self._batches = Histogram(
+            "meshlite_storage_commit_batch_size",
+            "Writes that went into one transaction together",
+            ("service",),
+            _BATCHES,
         )
-        lag = Durations("meshlite_loop_lag_seconds", "How late the event loop was, ten times a second", ())
-        registry.register(lag)
+        counted = (self._requests, self._injected, self._calls, self._attempts, self._retries, self._moves)
+        for collector in (self._live, *counted, self._commits, self._batches, lag):
+            registry.register(collector)
         self.observe_lag = lag.labels().observe
         Gauge("meshlite_build_info", "Which meshlite this is", ("version",), registry=registry).labels(version).set(1)
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         self._of_request: dict[tuple[str, str, str, int], Child] = {}
-        self._of_call: dict[tuple[str, str, str], tuple[Child, Counter]] = {}
+        self._of_call: dict[tuple[str, str, str], tuple[Child, tuple[str, str]]] = {}
+
+    def watch_service(self, name: str, look: Callable[[], Load]) -> None:
+        """Show what `look` says of a service whenever Prometheus asks."""
+        self._live.services[name] = look
+
+    def watch_edge(self, edge: Edge) -> None:
+        """Show an edge and its breakers as they are whenever Prometheus asks; what it counts begins at zero."""
+        self._live.edges.append(edge)
+        names = (edge.caller, edge.callee)
+        for counts in (self._attempts, self._retries):
+            counts.values[names] += 0
+        for state in State:
+            self._moves.values[*names, state] += 0
+
+    def commits(self, service: str) -> Callable[[int, float], None]:
+        """What is to be told of each commit of a service's database: how many writes, and how many seconds.
+
+        It may be called in the thread that commits, one thread at a time.
+        """
+        duration, size = self._commits.labels(service).observe, self._batches.labels(service).observe
+
+        def observe(writes: int, seconds: float) -> None:
+            duration(seconds)
+            size(writes)
+
+        return observe
 
     def sink(self, fact: Fact) -> None:
         """Count one fact."""
@@ -76,13 +117,7 @@ class Metrics:
             case CallCompleted():
                 self._call(fact)
             case BreakerMoved():
-                self._moves.labels(fact.caller, fact.callee, fact.new).inc()
-                self.breaker(fact.caller, fact.callee, fact.key, fact.new)
-
-    def breaker(self, caller: str, callee: str, key: str, now: str) -> None:
-        """Set the state of one breaker."""
-        for state in BREAKER_STATES:
-            self._state.labels(caller, callee, key, state).set(state == now)
+                self._moves.values[fact.caller, fact.callee, fact.new] += 1
 
     def _request(self, fact: RequestCompleted) -> None:
         key = (fact.service, fact.route, fact.method, fact.status // 100)
@@ -95,15 +130,18 @@ class Metrics:
         child.observe(fact.ms / 1000)
         if fact.fault is not None:
             for name in fact.fault.split(","):
-                self._injected.labels(fact.service, name).inc()
+                self._injected.values[fact.service, name] += 1
 
     def _call(self, fact: CallCompleted) -> None:
         key = (fact.caller, fact.callee, fact.outcome)
-        children = self._of_call.get(key)
-        if children is None:
-            children = self._of_call[key] = (self._calls.labels(*key), self._attempts.labels(fact.caller, fact.callee))
-        children[0].observe(fact.seconds)
-        children[1].inc(fact.attempts)
+        kept = self._of_call.get(key)
+        if kept is None:
+            kept = self._of_call[key] = (self._calls.labels(*key), (fact.caller, fact.callee))
+        child, edge = kept
+        child.observe(fact.seconds)
+        self._attempts.values[edge] += fact.attempts
+        if fact.attempts > 1:
+            self._retries.values[edge] += fact.attempts - 1
 
     def tallies(self) -> dict[str, Tally]:
         """By service, and by edge as "caller→callee"; probes left out."""
@@ -116,9 +154,12 @@ class Metrics:
             _add(found, f"{caller}→{callee}", child, failed=failed, refused=outcome in REFUSED)
         return found
 
-    def exposition(self) -> bytes:
-        """The text that Prometheus reads."""
-        return generate_latest(self._registry)
+    def exposition(self, accept: str = "") -> tuple[bytes, str]:
+        """The text that Prometheus reads, and its type: OpenMetrics where the `Accept` header names that."""
+        if any(kind.partition(";")[0].strip().lower() == _OPENMETRICS for kind in accept.split(",")):
+            text: bytes = openmetrics.generate_latest(self._registry)  # type: ignore[no-untyped-call]
+            return text, f"{_OPENMETRICS}; version=1.0.0; charset=utf-8"
+        return generate_latest(self._registry), _TEXT
 
 
 def _add(found: dict[str, Tally], name: str, child: Child, *, failed: bool, refused: bool) -> None:

@@ -63,6 +63,8 @@ class Boundary:
     ) -> None:
         self.service = service
         self.in_flight = 0
+        self.shed = 0
+        """Requests that the admission turned away because there were too many."""
         self.draining = False
         self.refusing = False
         self._bus = bus
@@ -153,6 +155,7 @@ class Boundary:
             raise Problem("draining", "the mesh is stopping", retry_after=1.0)
         admission = self.admission
         if admission is not None and not admission.try_acquire() and not await self._queue(admission, inbound):
+            self.shed += 1
             return _overloaded()
         try:
             if inbound.deadline is not None:

@@ -163,7 +163,7 @@ def create_app(context: Context) -> web.Application:
     app = web.Application()
 
     async def database(app: web.Application) -> AsyncIterator[None]:
-        database = Database(context.database, MIGRATIONS, DEMONSTRATION)
+        database = Database(context.database, MIGRATIONS, DEMONSTRATION, context.committed)
         app[STORE] = InventoryStore(database)
         yield
         await database.close()

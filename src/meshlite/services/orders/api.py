@@ -194,7 +194,7 @@ def create_app(context: Context) -> web.Application:
     users, app[INVENTORY] = context.peers["users"], context.peers["inventory"]
 
     async def running(app: web.Application) -> AsyncIterator[None]:
-        database = Database(context.database, MIGRATIONS, DEMONSTRATION)
+        database = Database(context.database, MIGRATIONS, DEMONSTRATION, context.committed)
         app[STORE] = OrderStore(database)
         app[CHECKOUT] = checkout = Checkout(app[STORE], users, app[INVENTORY], context.log)
         reconciler = asyncio.create_task(checkout.reconcile(), name="orders-reconciler")

@@ -182,7 +182,7 @@ def create_app(context: Context) -> web.Application:
     app[ORDERS] = context.peers["orders"]
 
     async def database(app: web.Application) -> AsyncIterator[None]:
-        database = Database(context.database, MIGRATIONS, DEMONSTRATION)
+        database = Database(context.database, MIGRATIONS, DEMONSTRATION, context.committed)
         app[STORE] = UserStore(database)
         yield
         await database.close()
