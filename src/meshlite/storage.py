@@ -122,21 +122,18 @@ class Database:
         try:
             results = _run(self._writer, jobs)
         except _LockedError:
-            work = self._loop.run_in_executor(self._executor, _wait_and_run, self._writer, jobs)
+            self._committing = self._loop.run_in_executor(self._executor, _wait_and_run, self._writer, jobs)
         else:
-            work = self._loop.run_in_executor(self._executor, _commit, self._writer, results)
-        self._committing = work
+            self._committing = self._loop.run_in_executor(self._executor, _commit, self._writer, results)
         self._committing.add_done_callback(lambda done: self._committed(futures, done, began))
 
-    def _committed(
-        self, futures: list[asyncio.Future[Any]], done: "asyncio.Future[list[Any]]", began: float
-    ) -> None:
+    def _committed(self, futures: list[asyncio.Future[Any]], done: "asyncio.Future[list[Any]]", began: float) -> None:
         self._busy, self._committing = False, None
-        self._tell(len(futures), time.perf_counter() - began)
         error = done.exception()
         _settle(futures, done.result() if error is None else [_Failed(error)] * len(futures))
         if self._pending:
             self._commit_soon()
+        self._tell(len(futures), time.perf_counter() - began)
 
     async def close(self) -> None:
         """Let what is queued be committed, then close; later writes raise StorageError."""

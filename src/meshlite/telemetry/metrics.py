@@ -97,10 +97,7 @@ class Metrics:
             self._moves.values[*names, state] += 0
 
     def commits(self, service: str) -> Callable[[int, float], None]:
-        """What is to be told of each commit of a service's database: how many writes, and how many seconds.
-
-        It may be called in the thread that commits, one thread at a time.
-        """
+        """What is to be told of each commit of a service's database: how many writes, and how many seconds."""
         duration, size = self._commits.labels(service).observe, self._batches.labels(service).observe
 
         def observe(writes: int, seconds: float) -> None:
