@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from meshlite.config import Config, ConfigError, diff, load
+from meshlite.config import Config, ConfigError, load
+from meshlite.keys import diff
 from meshlite.lint import lint
 
 ROOT = Path(__file__).parents[1]

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import LogCapture
 
-from meshlite.config import Config, build, check, flat, load, sources
+from meshlite.config import Config, build, check, load
 from meshlite.events import Bus, ConfigApplied, ConfigDeferred, ConfigRejected, Fact, FaultSwitched
 from meshlite.inforce import InForce
+from meshlite.keys import flat, sources
 from meshlite.layers import Layers
 from meshlite.validation import Invalid
 from tests.conftest import StartMesh
@@ -160,6 +161,23 @@ async def test_an_edit_that_makes_no_sense_changes_nothing(keep: Keep) -> None:
         kept.inforce.put("new", {"kind": "reset"})
     assert kept.inforce.config is before
     assert kept.facts == []
+
+
+async def test_a_key_with_a_dot_in_it_has_one_name_and_its_own_source(keep: Keep) -> None:
+    """A header's name may have dots: it is in quotes, as TOML writes it, in a file, a flag and what is told of it."""
+    text = SLOW + "[faults.slow.headers]\n'a.b' = '1'\nx = '2'\n"
+    kept = keep(text, 'faults.slow.response_headers."c.d"=3', "faults.slow.kind=error", "faults.slow.status=500")
+    now = kept.inforce.config
+    assert {key: value for key, value in flat(now).items() if "headers." in key} == {
+        'faults.slow.headers."a.b"': "1",
+        "faults.slow.headers.x": "2",
+        'faults.slow.response_headers."c.d"': "3",
+    }
+    found = sources(now)
+    assert found['faults.slow.headers."a.b"'] == "file"
+    assert found['faults.slow.response_headers."c.d"'] == "flag"
+    kept.write(text.replace("'1'", "'4'"))
+    assert kept.told(ConfigApplied) == [ConfigApplied(('faults.slow.headers."a.b"',), "file")]
 
 
 async def test_each_value_says_where_it_came_from(keep: Keep) -> None:
@@ -354,7 +372,7 @@ def test_whatever_is_laid_over_each_other_the_order_holds(file: Any, flag: Any, 
     merged = layers.merged()["faults"]
     for name, table in merged.items():
         for key, value in table.items():
-            source = layers.source(f"faults.{name}.{key}")
+            source = layers.source("faults", name, key)
             assert source is not None
             over = layers.api.get(name) if source == "api" else getattr(layers, source)["faults"][name]
             assert over is not None

@@ -221,6 +221,11 @@ ASKED: list[tuple[list[str], list[tuple[str, str, Any]], Any]] = [
         [("PATCH", "/api/faults/x", {"seconds": 2.5, "route": "GET /users/*", "enabled": True, "a": {"b": 1}})],
         {"name": "x"},
     ),
+    (
+        ["fault", "set", "x", "times=", "route=", "probability=0.5"],
+        [("PATCH", "/api/faults/x", {"times": None, "route": None, "probability": 0.5})],
+        {"name": "x"},
+    ),
     (["fault", "set", "a/b?", "s=x"], [("PATCH", "/api/faults/a%2Fb%3F", {"s": "x"})], {"name": "a/b?"}),
     (["reset"], [("POST", "/api/reset", None)], {"faults": [], "breakers": [], "services": []}),
 ]
@@ -244,6 +249,37 @@ def test_every_command_asks_what_the_api_has(
     code, out, err = run(*arguments)
     assert (code, err) == (0, "")
     assert out
+
+
+@pytest.mark.parametrize(
+    ("pair", "sent"),
+    [
+        ("enabled=true", {"enabled": True}),
+        ("script=['ok', 'error']", {"script": ["ok", "error"]}),
+        ('script=["ok", "error"]', {"script": ["ok", "error"]}),
+        ("statuses={503 = 3}", {"statuses": {"503": 3}}),
+        ('statuses={"503": 3}', {"statuses": {"503": 3}}),
+        ("statuses.503=3", {"statuses": {"503": 3}}),
+        ("headers={x-id = 'a'}", {"headers": {"x-id": "a"}}),
+        ('headers={"x-id": "a"}', {"headers": {"x-id": "a"}}),
+        ("headers.x-id=7", {"headers": {"x-id": "7"}}),
+        ('headers."a.b"=[x]*', {"headers": {"a.b": "[x]*"}}),
+        ("service=users", {"service": "users"}),
+        ("service='users'", {"service": "users"}),
+        ("route=[a-z]*", {"route": "[a-z]*"}),
+        ('body={"error": "down"}', {"body": '{"error": "down"}'}),
+        ("body=503", {"body": "503"}),
+        ('body="a\\nb"', {"body": "a\nb"}),
+        ('body=""', {"body": ""}),
+        ("seconds=1_000", {"seconds": 1000}),
+        ("seconds=2s", {"seconds": "2s"}),
+    ],
+)
+def test_a_value_is_toml_or_json_or_a_text(run: Run, fake: FakeControl, pair: str, sent: dict[str, Any]) -> None:
+    """Words need no quotes; a body, a pattern and a header are texts whatever they look like."""
+    fake.answers["PATCH", "/api/faults/x"] = 200, fault("x")
+    assert run("fault", "set", "x", pair)[0] == 0
+    assert fake.asked == [("PATCH", "/api/faults/x", sent)]
 
 
 def test_json_is_what_the_api_says(run: Run, fake: FakeControl) -> None:
@@ -334,6 +370,11 @@ def test_a_refusal_is_said_in_lines_and_exit_2(
         (["status", "--set", 'control.token="12345678\\n"'], "at least 8 printable characters"),
         (["fault", "set", "x", "seconds"], "'seconds': expected KEY=VALUE, such as seconds=2.5"),
         (["fault", "set", "x", "seconds=nan"], "JSON has no nan and no inf"),
+        (
+            ["fault", "set", "x", "statuses={503: 3}"],
+            'statuses: neither TOML nor JSON: write a list as ["ok", "error"],',
+        ),
+        (["fault", "set", "x", "script=[ok]"], "script: neither TOML nor JSON"),
     ],
 )
 def test_what_is_asked_wrongly_is_one_line_and_exit_2(run: Run, arguments: list[str], said: str) -> None:

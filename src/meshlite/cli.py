@@ -32,6 +32,10 @@ exit codes:
   2  what was asked is wrong, refused or not to be had; stderr says what
   3  no mesh answers there
 """
+_VALUES = """\
+VALUE is TOML or JSON, or else a text as it stands: true, 2.5, users, ["ok", "error"], {"503": 3}.
+A route, a method, a body and a header are texts whatever they look like. KEY= takes a key back.
+"""
 _Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
@@ -84,6 +88,7 @@ def _add_remote(commands: _Commands) -> None:
     faults = _add_group(commands, "fault", "the faults: list, set, enable, disable, clear")
     _add_command(faults, "list", _remote("fault list"), "all of them, on or off", *ask)
     put = _add_command(faults, "set", _remote("fault set"), "change a fault's keys, or make a new fault of them", *ask)
+    put.epilog, put.formatter_class = _VALUES, argparse.RawDescriptionHelpFormatter
     put.add_argument("name", metavar="NAME")
     put.add_argument("pairs", metavar="KEY=VALUE", nargs="+", help="service=users kind=delay seconds=2 enabled=true")
     for action, words in (("enable", "switch on"), ("disable", "switch off")):

@@ -1,11 +1,8 @@
-"""TOML → a frozen `Config`: defaults, then the file, then `--set`; every fault found at once, with its place.
-
-`diff` says which keys two configs differ in, and which of those a running mesh can take up at once.
-"""
+"""TOML → a frozen `Config`: defaults, then the file, then `--set`; every fault found at once, with its place."""
 
 import ipaddress
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeGuard
 
@@ -13,7 +10,7 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from meshlite.errors import ConfigError
-from meshlite.layers import Json, Layers, merge
+from meshlite.layers import Json, Layers, assignment, merge
 from meshlite.rules import KINDS, FaultRule, contradictions
 from meshlite.validation import Fault, faults, shown
 
@@ -189,33 +186,14 @@ def _defaults() -> Json:
     return tomllib.loads(Path(__file__).with_name("defaults.toml").read_text(encoding="utf-8"))
 
 
-def assignment(text: str, example: str) -> Json:
-    """`a.b=VALUE` as the table it stands for; VALUE is TOML, or else a bare string.
-
-    Raises ValueError, with the `example` of what would do.
-    """
-    key, equals, value = text.partition("=")
-    steps = [step.strip() for step in key.split(".")]
-    if not equals or not all(steps):
-        text = "control.token" if text.startswith("control.token") else text  # a secret is not quoted
-        raise ValueError(f"{text!r}: expected KEY=VALUE, such as {example}")
-    try:
-        table: Any = tomllib.loads(f"value = {value}")["value"] if "\n" not in value else value
-    except (ValueError, RecursionError):
-        table = value
-    for step in reversed(steps):
-        table = {step: table}
-    return table  # type: ignore[no-any-return]
-
-
-_SWITCHES = {"timeout", "attempt_timeout", "retry", "bulkhead", "breaker", "admission", "budget", "max_failures"}
+SWITCHES = {"timeout", "attempt_timeout", "retry", "bulkhead", "breaker", "admission", "budget", "max_failures"}
 
 
 def _off(value: Any) -> Any:
     """A policy's table with None for every rule that `false` switches off: TOML has no null."""
     if not isinstance(value, Mapping):
         return value
-    return {key: None if item is False and key in _SWITCHES else _off(item) for key, item in value.items()}
+    return {key: None if item is False and key in SWITCHES else _off(item) for key, item in value.items()}
 
 
 def _edge_tables(merged: Json) -> list[tuple[str, str, Json]]:
@@ -235,7 +213,7 @@ def check(layers: Layers) -> list[Fault]:
 
 def _nothing(path: tuple[str | int, ...]) -> str:
     """How a key says that it has no value: `false` where that switches something off, and else not at all."""
-    return " | false" if path and path[-1] in _SWITCHES else ""
+    return " | false" if path and path[-1] in SWITCHES else ""
 
 
 def _check(merged: Json) -> list[Fault]:
@@ -367,11 +345,11 @@ def build(layers: Layers, path: Path | None, folder: Path) -> Config:
     for caller, callee, table in _edge_tables(merged):
         edges[caller][callee] = merge(common, _off(table))
     tables = {**merged, "policy": policy, "edges": edges}
-    sections: Json = {name: msgspec.convert(tables[name], kind) for name, kind in _SECTIONS.items()}
+    sections: Json = {name: msgspec.convert(tables[name], kind) for name, kind in SECTIONS.items()}
     return Config(**sections, path=path, folder=folder, layers=layers)
 
 
-_SECTIONS: Json = {
+SECTIONS: Json = {
     "mesh": MeshSection,
     "log": LogSection,
     "services": dict[str, ServiceSection],
@@ -381,41 +359,3 @@ _SECTIONS: Json = {
     "edges": dict[str, dict[str, EdgePolicy]],
     "faults": dict[Name, FaultRule],
 }
-
-
-def diff(old: Config, new: Config) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The keys that differ: those that a running mesh takes up at once, and those that wait for a restart."""
-    before, after = flat(old), flat(new)
-    changed = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
-    hot = tuple(key for key in changed if key.split(".", 1)[0] in HOT)
-    return hot, tuple(key for key in changed if key not in hot)
-
-
-def flat(config: Config) -> dict[str, Any]:
-    """Every key with its value, dotted; what is switched off is False, as TOML would have it."""
-    return {key: value for name in _SECTIONS for key, value in _flat(getattr(config, name), name)}
-
-
-def _flat(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Struct):
-        value = msgspec.structs.asdict(value)
-    if not isinstance(value, dict) or not value:
-        yield prefix, False if value is None and prefix.rpartition(".")[2] in _SWITCHES else value
-        return
-    for key, item in value.items():
-        yield from _flat(item, f"{prefix}.{key}")
-
-
-def sources(config: Config) -> dict[str, str]:
-    """Where each key's value came from: "default", "file", "flag" or "api"."""
-    found = {}
-    merged = config.layers.merged()["faults"]
-    for key in flat(config):
-        source = config.layers.source(key)
-        section, *steps = key.split(".", 3)
-        if section == "faults" and steps and steps[1] not in merged[steps[0]]:  # taken back, or another kind's
-            source = "api" if steps[1] in (config.layers.api.get(steps[0]) or ()) else "default"
-        if source is None and key.startswith("edges."):  # an edge does as all edges do, unless it says otherwise
-            source = config.layers.source(f"policy.{key.split('.', 3)[3]}")
-        found[key] = source or "default"
-    return found

@@ -8,9 +8,10 @@ from typing import Any
 from msgspec.structs import replace
 from structlog.typing import FilteringBoundLogger
 
-from meshlite.config import Config, build, check, diff
+from meshlite.config import Config, build, check
 from meshlite.errors import ConfigError
 from meshlite.events import Bus, ConfigApplied, ConfigDeferred, ConfigRejected, FaultSwitched
+from meshlite.keys import diff
 from meshlite.layers import Layers
 from meshlite.lint import lint
 from meshlite.validation import Invalid

@@ -3,9 +3,12 @@
 An edit concerns a fault. It holds until the file says something else about the same key.
 """
 
-from collections.abc import Mapping
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -34,11 +37,11 @@ class Layers(Struct, frozen=True, kw_only=True):
             merged["faults"] = {name: table for name, table in merged["faults"].items() if table is not None}
         return merged
 
-    def source(self, key: str) -> str | None:
-        """The highest table that says something about the dotted `key`, or about what is within it."""
+    def source(self, *path: str) -> str | None:
+        """The highest table that says something about the key at `path`, or about what is within it."""
         for name in ("api", "flag", "file", "default"):
             table: Any = {"faults": self.api} if name == "api" else getattr(self, name)
-            for step in key.split("."):
+            for step in path:
                 if name == "api" and isinstance(table, Mapping) and table.get(step, table) is None:
                     return name  # what was taken back is as the edit left it
                 table = table.get(step) if isinstance(table, Mapping) else None
@@ -83,6 +86,57 @@ def merge(base: Any, over: Any) -> Any:
             base = without_kind(base)
         return {**base, **{key: merge(base.get(key), value) for key, value in over.items()}}
     return over
+
+
+def assignment(text: str, example: str, *within: str, empty: Any = "") -> Json:
+    """`a.b=VALUE` as the table it stands for, one that lies `within` another; a step with dots goes into quotes.
+
+    VALUE is TOML, or else JSON, or else a text as it stands; `empty` where there is none. What a fault takes as any
+    text is one whatever it looks like, unless it is in quotes. Raises ValueError, with the `example` of what would do.
+    """
+    key, equals, value = text.partition("=")
+    steps = [step.strip().strip('"') for step in _DOT.split(key)]
+    if not equals or not all(steps):
+        text = "control.token" if text.startswith("control.token") else text  # a secret is not quoted
+        raise ValueError(f"{text!r}: expected KEY=VALUE, such as {example}")
+    table = _value(value, (*within, *steps)) if value else empty
+    for step in reversed(steps):
+        table = {step: table}
+    return table  # type: ignore[no-any-return]
+
+
+_DOT = re.compile(r'\.(?=(?:[^"]*"[^"]*")*[^"]*$)')
+"""A dot that is not in quotes."""
+_SUCH_AS = """write a list as ["ok", "error"], a table as {503 = 3} or {"503": 3}"""
+
+
+def _value(text: str, path: Sequence[str]) -> Any:
+    found = _read(text)
+    of_fault = path[2:] if path[0] == "faults" else ()
+    if of_fault[:1] in _TEXT or (of_fault[:1] in _TEXTS and of_fault[1:]):
+        return found if isinstance(found, str) else text
+    if found is None and of_fault and text[0] in "[{\"'":
+        raise ValueError(f"{'.'.join(of_fault)}: neither TOML nor JSON: {_SUCH_AS}")
+    return text if found is None else found
+
+
+_TEXT, _TEXTS = (("route",), ("method",), ("body",)), (("headers",), ("response_headers",))
+
+
+def _read(text: str) -> Any:
+    """What it is in TOML, or else in JSON; None where it is neither."""
+    for parse in (_toml, msgspec.json.decode):
+        try:
+            return parse(text)
+        except (ValueError, RecursionError):
+            continue
+    return None
+
+
+def _toml(text: str) -> Any:
+    if "\n" in text:  # it might be several keys
+        raise ValueError(text)
+    return tomllib.loads(f"value = {text}")["value"]
 
 
 def _edited(table: Json | None, edit: Json | None) -> Json | None:

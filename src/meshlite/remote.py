@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from meshlite import views
-from meshlite.config import Config, assignment
-from meshlite.layers import merge
+from meshlite.config import Config
+from meshlite.layers import assignment, merge
 from meshlite.terminal import (
     Paint,
     Screen,
@@ -281,11 +281,11 @@ def _ask_service(api: Api, options: argparse.Namespace) -> Json:
 
 
 def _ask_fault_set(api: Api, options: argparse.Namespace) -> Json:
-    """Change the keys that are named; a fault that is not there is made of them."""
+    """Change the keys that are named, take back those without a value; a fault that is not there is made of them."""
     body: Json = {}
     for pair in options.pairs:
         try:
-            body = merge(body, assignment(pair, "seconds=2.5"))
+            body = merge(body, assignment(pair, "seconds=2.5", "faults", options.name, empty=None))
         except ValueError as error:
             raise _Trouble(str(error)) from error
     try:

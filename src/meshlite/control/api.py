@@ -8,7 +8,7 @@ from aiohttp import web
 from msgspec import Meta, Struct
 
 from meshlite import __version__
-from meshlite.config import EDGES, HOT, SERVICES, flat, sources
+from meshlite.config import EDGES, HOT, SERVICES
 from meshlite.control import faults  # noqa: F401  its routes
 from meshlite.control.base import FEED, LINES, MESH, RATES, Lines, routes, unknown
 from meshlite.control.feed import KINDS, Feed
@@ -17,6 +17,7 @@ from meshlite.control.rates import Rate, Rates
 from meshlite.control.text import reply
 from meshlite.control.views import EdgeList, EdgeView, ServiceList, ServiceView, edge_view, service_view
 from meshlite.errors import StartError
+from meshlite.keys import flat, sources
 from meshlite.mesh import Mesh
 from meshlite.resilience.edge import Edge
 from meshlite.wire.messages import Text, body, query

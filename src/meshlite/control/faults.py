@@ -61,7 +61,7 @@ def view(mesh: Mesh, name: str) -> FaultView:
     return FaultView(
         name=name,
         enabled=rule.enabled,
-        source=mesh.config.layers.source(f"faults.{name}") or "default",
+        source=mesh.config.layers.source("faults", name) or "default",
         matches=armed.matches if armed else 0,
         hits=armed.hits if armed else 0,
         active=armed.active if armed else 0,
