@@ -90,7 +90,7 @@ async def test_every_command_does_what_it_says(start_mesh: StartMesh, capsys: py
             arguments = ["check", *command[3:]] if serves else [*command[3:], "--set", f"control.port={port}"]
             assert await asyncio.to_thread(main, arguments) == 0, (command, capsys.readouterr().err)
         done.append(command[0])
-    assert (done.count("curl"), done.count("python")) == (7, 9)
+    assert (done.count("curl"), done.count("python")) == (7, 10)
     switched = [(line["fault"], line["enabled"]) for line in world.logged("fault.switched")]
     assert switched == [
         ("slow-inventory", True),

@@ -21,7 +21,7 @@ import pytest
 from meshlite.cli import main
 from meshlite.config import load
 from meshlite.remote import Api
-from meshlite.terminal import plain
+from meshlite.terminal import Paint
 from meshlite.views import edges, faults, status
 from tests.fake_control import OPEN, POLICY, FakeControl, breaker, edge, fault, problem, service
 
@@ -68,8 +68,8 @@ edges
   orders→users      closed         0         0          0
 
 faults
-  name            what it does                      hits  time left
-  slow-inventory  delay 5 s at inventory (request)    17       24 s
+  name            what it does                      hits  left
+  slow-inventory  delay 5 s at inventory (request)    17  24 s
 """
 EDGE = """\
 orders→inventory  open
@@ -102,21 +102,21 @@ def test_edges_say_all_there_is_to_know(run: Run) -> None:
 def test_what_is_switched_off_is_said(fake: FakeControl) -> None:
     """A policy without rules, an edge without a breaker, a mode that was set by hand."""
     off = {**dict.fromkeys(POLICY), "retry": {"attempts": 2, "max_delay": 1, "budget": None}}
-    lines = edges({"edges": [edge("a", "b", policy=off, breakers=[], mode="metrics_only")]}, plain)
+    lines = edges({"edges": [edge("a", "b", policy=off, breakers=[], mode="metrics_only")]}, Paint())
     assert lines[0] == "a→b  metrics_only"
     assert "  timeout   no limit for the call, no limit for an attempt" in lines
     assert "  retry     2 tries in all, at most 1 s apart, no budget" in lines
     assert "  breaker   off" in lines
     assert "  mode      metrics_only, set by hand" in lines
     fake.state["edges"] = [edge("a", "b", policy=dict.fromkeys(POLICY), breakers=[])]
-    assert "  a→b   none" in "\n".join(status(fake.state, plain))
+    assert "  a→b   none" in "\n".join(status(fake.state, Paint()))
 
 
 def test_the_worst_breaker_speaks_for_an_edge(fake: FakeControl) -> None:
     """With a breaker per route: its state in the table, and each that is not closed on a line of its own."""
     half = breaker(key="GET /inventory/{sku}", state="half_open", reason="5 s are over")
     fake.state["edges"] = [edge("a", "b", breakers=[breaker(key="x"), half, {**OPEN, "key": "PUT /r/{id}"}])]
-    lines = status(fake.state, plain)
+    lines = status(fake.state, Paint())
     at = next(i for i, line in enumerate(lines) if line.startswith("  a→b"))
     assert lines[at].split()[1] == "open"
     assert lines[at + 1] == "    GET /inventory/{sku} half_open: 5 s are over"
@@ -128,7 +128,7 @@ def test_the_worst_breaker_speaks_for_an_edge(fake: FakeControl) -> None:
 def test_what_is_down_is_explained(fake: FakeControl) -> None:
     """A failed service's reason is below it, and the command that brings it back below all."""
     fake.state["services"][1] |= {"state": "failed", "reason": "OSError: the disk is full"}
-    lines = status(fake.state, plain)
+    lines = status(fake.state, Paint())
     assert lines[4] == "    OSError: the disk is full"
     assert "  bring back what is down: python -m meshlite service start orders" in lines
 
@@ -164,7 +164,7 @@ def test_nothing_on_is_no_empty_table(run: Run, fake: FakeControl, known: list[A
 )
 def test_a_fault_is_said_in_words(rule: dict[str, Any], words: str) -> None:
     """Those that this version knows, and those it does not."""
-    _, line, *below = faults({"faults": [fault("x", rule=rule)]}, plain)
+    _, line, *below = faults({"faults": [fault("x", rule=rule)]}, Paint())
     assert "|".join([re.split(r"  +", line)[2], *below]) == words
 
 
@@ -181,7 +181,7 @@ def columns(line: str) -> int:
 
 @pytest.mark.parametrize("odd", ODD, ids=lambda odd: repr(odd)[:20])
 def test_whatever_is_answered_fits_the_terminal(odd: Any) -> None:
-    """80 columns, one line for one line, nothing that moves the cursor; what is absent is "-"."""
+    """Its columns, one line for one line, nothing that moves the cursor; what is absent is "-"."""
     known = service("a", 1, reason=odd), edge("a", "b"), fault("x", enabled=True), breaker(state="open")
     everything = [dict.fromkeys(table, odd) for table in known[:3]]
     everything[1]["breakers"] = [dict.fromkeys(known[3], odd), {}, {**OPEN, "reason": odd}]
@@ -192,9 +192,40 @@ def test_whatever_is_answered_fits_the_terminal(odd: Any) -> None:
         "edges": [known[1], everything[1], {}, odd, edge("a", "b", policy=dict.fromkeys(POLICY, odd))],
         "faults": [known[2], everything[2], odd_rule, {}, odd],
     }
-    shown = [*status(answer, plain), *edges(answer, plain), *faults(answer, plain)]
-    assert all(columns(line) <= 80 for line in shown), max(shown, key=columns)
-    assert all(line.isprintable() for line in shown)
+    for width in (40, 60, 80, 120):
+        paint = Paint(width)
+        shown = [*status(answer, paint), *edges(answer, paint), *faults(answer, paint)]
+        assert all(columns(line) <= width for line in shown), max(shown, key=columns)
+        assert all(line.isprintable() for line in shown)
+
+
+NARROW = """\
+services
+  name       state     req/s  errors %  p99 ms  in flight
+  users      running    41.7         0     3.6          2
+  orders     running    12.3       0.4     412          5
+  inventory  draining    3.1         0   5,004         17
+
+edges
+  edge              breaker  calls/s  errors %  refused %
+  users→orders      closed       3.0         0          0
+  orders→inventory  open        12.3      21.0       79.0
+    3 consecutive failures, last: CallTimed…; retry in 4.2 s
+  orders→users      closed         0         0          0
+
+faults
+  name            what it does                      left
+  slow-inventory  delay 5 s at inventory (request)  24 s
+"""
+
+
+def test_a_narrow_terminal_is_shown_less(fake: FakeControl) -> None:
+    """At 60 columns whole columns are left out, the least important first, rather than cut or broken."""
+    assert "\n".join(status(fake.state, Paint(60))) + "\n" == NARROW
+    assert "CallTimedOut after 0.25 s; retry in 4.2 s" in "\n".join(status(fake.state, Paint(120)))
+    assert faults(fake.state, Paint(60))[0] == "name            state  what it does                     left"
+    fake.state["edges"] = [edge("a", "b", breakers=[{**OPEN, "key": "PUT /reservations/{order_id}"}])]
+    assert "  PUT /reservations/{order_id}  open   0.8 s     4.2 s" in edges(fake.state, Paint(60))
 
 
 def test_what_is_missing_is_a_dash(run: Run, fake: FakeControl) -> None:
@@ -209,8 +240,12 @@ def test_what_is_missing_is_a_dash(run: Run, fake: FakeControl) -> None:
 ASKED: list[tuple[list[str], list[tuple[str, str, Any]], Any]] = [
     (["service", "stop", "users"], [("POST", "/api/services/users/stop", None)], {"services": [{"name": "users"}]}),
     (
-        ["service", "restart", "users", "orders"],
-        [("POST", "/api/services/users/restart", None), ("POST", "/api/services/orders/restart", None)],
+        ["service", "restart", "users", "orders", "users"],
+        [
+            ("GET", "/api/services", None),
+            ("POST", "/api/services/users/restart", None),
+            ("POST", "/api/services/orders/restart", None),
+        ],
         {"services": [{"name": "users"}, {"name": "orders"}]},
     ),
     (["fault", "enable", "x"], [("PATCH", "/api/faults/x", {"enabled": True})], {"faults": [{"name": "x"}]}),
@@ -227,7 +262,13 @@ ASKED: list[tuple[list[str], list[tuple[str, str, Any]], Any]] = [
         {"name": "x"},
     ),
     (["fault", "set", "a/b?", "s=x"], [("PATCH", "/api/faults/a%2Fb%3F", {"s": "x"})], {"name": "a/b?"}),
-    (["reset"], [("POST", "/api/reset", None)], {"faults": [], "breakers": [], "services": []}),
+    (["breaker", "a", "b", "reset"], [("POST", "/api/edges/a/b/breaker/reset", None)], edge("a", "b")),
+    (
+        ["breaker", "a->b", "forced_open"],
+        [("PUT", "/api/edges/a/b/breaker", {"mode": "forced_open"})],
+        edge("a", "b", mode="forced_open"),
+    ),
+    (["reset"], [("POST", "/api/reset", None)], {"faults": [], "breakers": [], "services": [], "not_started": []}),
 ]
 
 
@@ -237,7 +278,7 @@ def test_every_command_asks_what_the_api_has(
 ) -> None:
     """And `--json` prints what is answered and nothing else, before the command or after it."""
     answers = next(iter(answer.values())) if len(asked) > 1 else [answer]
-    for (method, path, _), one in zip(asked, answers, strict=True):
+    for (method, path, _), one in zip([ask for ask in asked if ask[0] != "GET"], answers, strict=True):
         inner = next(iter(one.values())) if set(one) in ({"services"}, {"faults"}) else one
         fake.answers[method, path] = 200, inner[0] if isinstance(inner, list) else inner
     code, out, err = run(*arguments, "--json")
@@ -315,12 +356,70 @@ def test_clear_switches_off_what_is_on(run: Run, fake: FakeControl) -> None:
 
 
 def test_one_refusal_does_not_keep_the_others(run: Run, fake: FakeControl) -> None:
-    """What was done is printed, what was not is said, exit 2."""
+    """What was done is printed, what was not is said, exit 1; where nothing was, exit 2."""
     fake.answers["POST", "/api/services/users/start"] = 200, service("users", 8080)
-    fake.answers["POST", "/api/services/billing/start"] = 404, problem(404, "there is no service billing")
-    code, out, err = run("service", "start", "billing", "users")
-    assert (code, err) == (2, "meshlite: there is no service billing\n")
+    fake.answers["POST", "/api/services/orders/start"] = 409, problem(409, "cannot start orders: no")
+    code, out, err = run("service", "start", "orders", "users")
+    assert (code, err) == (1, "meshlite: cannot start orders: no\n")
     assert "users  running" in out
+    assert run("service", "start", "orders") == (2, "", "meshlite: cannot start orders: no\n")
+
+
+@pytest.mark.parametrize("action", ["enable", "disable", "clear", "delete"])
+def test_one_unknown_name_and_nothing_is_done(run: Run, fake: FakeControl, action: str) -> None:
+    """One line names what is unknown and what there is."""
+    said = "meshlite: no fault a, b; there are slow-inventory. Nothing was changed\n"
+    assert run("fault", action, "slow-inventory", "a", "b") == (2, "", said)
+    said = "meshlite: no service billing; there are users, orders, inventory. Nothing was changed\n"
+    assert run("service", "kill", "users", "billing") == (2, "", said)
+    assert [method for method, *_ in fake.asked] == ["GET", "GET"]
+
+
+def test_a_fault_is_deleted(run: Run, fake: FakeControl) -> None:
+    """An answer without a body is an answer."""
+    fake.state["faults"].append(fault("x"))
+    for name in ("slow-inventory", "x"):
+        fake.answers["DELETE", f"/api/faults/{name}"] = 204, b""
+    assert run("fault", "delete", "slow-inventory", "x") == (0, "deleted: slow-inventory, x\n", "")
+    assert json.loads(run("fault", "delete", "x", "--json")[1]) == {"deleted": ["x"]}
+    assert [ask[1] for ask in fake.asked if ask[0] == "DELETE"] == [
+        "/api/faults/slow-inventory",
+        "/api/faults/x",
+        "/api/faults/x",
+    ]
+
+
+def test_a_reset_that_fails_in_part_says_both(run: Run, fake: FakeControl) -> None:
+    """What was done and what was not, for people and as JSON; exit 1."""
+    report = {"faults": ["x"], "breakers": [], "services": ["users"], "not_started": ["orders"]}
+    fake.answers["POST", "/api/reset"] = 409, problem(409, "cannot start orders: no", **report)
+    shown = "faults off        x\nbreakers reset    none\nservices started  users\nnot started       orders\n"
+    assert run("reset") == (1, shown, "meshlite: cannot start orders: no\n")
+    code, out, _ = run("reset", "--json")
+    assert (code, {**json.loads(out), **report}) == (1, json.loads(out))
+
+
+@pytest.mark.parametrize("words", [["orders", "inventory"], ["orders->inventory"], ["orders→inventory"]])
+def test_edges_can_be_one(run: Run, fake: FakeControl, words: list[str]) -> None:
+    """Named by two words, or one with an arrow."""
+    assert run("edges", *words) == (0, EDGE, "")
+    assert json.loads(run("edges", *words, "--json")[1]) == {"edges": fake.state["edges"][1:2]}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["users", "inventory"], "no edge users→inventory; there are users→orders, orders→inventory, orders→users"),
+        (["orders"], "'orders': expected CALLER CALLEE, such as orders inventory, or 'orders->inventory' in quotes"),
+        (["orders", "users", "x"], "'orders users x': expected CALLER CALLEE"),
+        (["orders->"], "'orders->': expected CALLER CALLEE"),
+    ],
+)
+def test_an_edge_that_is_none_is_said(run: Run, words: list[str], said: str) -> None:
+    """With those that there are."""
+    code, out, err = run("edges", *words)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"meshlite: {said}")
 
 
 NAME_IT = "name it in the config, or with --set control.token=TOKEN"
@@ -388,7 +487,8 @@ def test_what_is_asked_wrongly_is_one_line_and_exit_2(run: Run, arguments: list[
 @pytest.mark.parametrize(
     "arguments",
     [["fault"], ["fault", "list", "x"], ["service", "stop"], ["service", "halt", "x"], ["reset", "--watch"],
-     ["fault", "list", "--watch"], ["--watch", "reset"], ["--json", "check"], ["fault", "set", "x"]],
+     ["fault", "list", "--watch"], ["--watch", "reset"], ["--json", "check"], ["fault", "set", "x"],
+     ["breaker", "a", "b"], ["breaker", "a", "b", "half_open"], ["breaker", "reset"]],
 )  # fmt: skip
 def test_what_is_no_command_is_exit_2(run: Run, arguments: list[str]) -> None:
     """argparse says what there is."""

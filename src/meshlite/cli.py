@@ -29,9 +29,11 @@ Without a command it serves. The other commands ask the mesh that runs with the 
 
 exit codes:
   0  done
+  1  done in part; stderr says what was not
   2  what was asked is wrong, refused or not to be had; stderr says what
   3  no mesh answers there
 """
+_OF_BREAKER = ("auto", "forced_open", "disabled", "metrics_only", "reset")
 _VALUES = """\
 VALUE is TOML or JSON, or else a text as it stands: true, 2.5, users, ["ok", "error"], {"503": 3}.
 A route, a method, a body and a header are texts whatever they look like. KEY= takes a key back.
@@ -84,17 +86,15 @@ def _add_remote(commands: _Commands) -> None:
     """The commands against a running mesh."""
     ask, look = ("json",), ("json", "watch")
     _add_command(commands, "status", _remote("status"), "services, edges and active faults at a glance", *look)
-    _add_command(commands, "edges", _remote("edges"), "every edge: its policy, its traffic, its breakers", *look)
-    faults = _add_group(commands, "fault", "the faults: list, set, enable, disable, clear")
-    _add_command(faults, "list", _remote("fault list"), "all of them, on or off", *ask)
-    put = _add_command(faults, "set", _remote("fault set"), "change a fault's keys, or make a new fault of them", *ask)
-    put.epilog, put.formatter_class = _VALUES, argparse.RawDescriptionHelpFormatter
-    put.add_argument("name", metavar="NAME")
-    put.add_argument("pairs", metavar="KEY=VALUE", nargs="+", help="service=users kind=delay seconds=2 enabled=true")
-    for action, words in (("enable", "switch on"), ("disable", "switch off")):
-        _add_names(_add_command(faults, action, _remote(f"fault {action}"), f"{words} the faults named", *ask), "+")
-    clear = _add_command(faults, "clear", _remote("fault clear"), "switch off those named, or all: none is lost", *ask)
-    _add_names(clear, "*")
+    words = "every edge, or one: its policy, its traffic, its breakers"
+    edges = _add_command(commands, "edges", _remote("edges"), words, *look)
+    edges.add_argument("edge", metavar="EDGE", nargs="*", help="CALLER CALLEE, or 'CALLER->CALLEE'")
+    words = "set the mode of an edge's breakers, or close them (reset)"
+    breaker = _add_command(commands, "breaker", _remote("breaker"), words, *ask)
+    breaker.add_argument("caller", metavar="CALLER", help="or both in one word: 'CALLER->CALLEE'")
+    breaker.add_argument("callee", metavar="CALLEE", nargs="?")
+    breaker.add_argument("action", choices=_OF_BREAKER)
+    _add_faults(_add_group(commands, "fault", "the faults: list, set, enable, disable, clear, delete"), *ask)
     services = _add_group(commands, "service", "stop, kill, start or restart services")
     for action, words in (
         ("stop", "in good order"),
@@ -106,6 +106,21 @@ def _add_remote(commands: _Commands) -> None:
         named.set_defaults(action=action)
         _add_names(named, "+")
     _add_command(commands, "reset", _remote("reset"), "all faults off, breakers closed, services started", *ask)
+
+
+def _add_faults(faults: _Commands, *ask: str) -> None:
+    _add_command(faults, "list", _remote("fault list"), "all of them, on or off", *ask)
+    put = _add_command(faults, "set", _remote("fault set"), "change a fault's keys, or make a new fault of them", *ask)
+    put.epilog, put.formatter_class = _VALUES, argparse.RawDescriptionHelpFormatter
+    put.add_argument("name", metavar="NAME")
+    put.add_argument("pairs", metavar="KEY=VALUE", nargs="+", help="service=users kind=delay seconds=2 enabled=true")
+    for action, words, number in (
+        ("enable", "switch on the faults named", "+"),
+        ("disable", "switch off the faults named", "+"),
+        ("clear", "switch off those named, or all: none is lost", "*"),
+        ("delete", "remove the faults named; one of the file's comes back when the file changes it", "+"),
+    ):
+        _add_names(_add_command(faults, action, _remote(f"fault {action}"), words, *ask), number)
 
 
 def _add_names(parser: argparse.ArgumentParser, number: str) -> None:

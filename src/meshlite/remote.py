@@ -6,6 +6,7 @@ import io
 import ipaddress
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -19,14 +20,13 @@ from meshlite.terminal import (
     Paint,
     Screen,
     clean,
-    coloured,
-    in_colour,
     is_terminal,
-    plain,
+    paint,
     wrapped,
 )
 from meshlite.views import PROGRAM, Json
 
+PARTLY = 1
 REFUSED = 2
 AWAY = 3
 _TIMEOUT = 10.0
@@ -34,13 +34,14 @@ _LARGEST = 16 * 1024 * 1024
 
 
 class _Trouble(Exception):
-    """What was asked was not done: why, line by line, the exit code, and the HTTP status if that is why."""
+    """What was asked was not done: why, line by line, the exit code, and the answer with its status if that is why."""
 
-    def __init__(self, *lines: str, code: int = REFUSED, status: int = 0) -> None:
+    def __init__(self, *lines: str, code: int = REFUSED, status: int = 0, document: Json | None = None) -> None:
         super().__init__(*lines)
         self.lines = [clean(line) for line in lines]
         self.code = code
         self.status = status
+        self.document = document or {}
 
     @property
     def passes(self) -> bool:
@@ -59,7 +60,7 @@ def run(name: str, config: Config, options: argparse.Namespace) -> int:
         sys.stdout.write("".join(f"{line}\n" for line in _lines(api, COMMANDS[name], options)))
         sys.stdout.flush()
         _complain(api.refused)
-        return REFUSED if api.refused else 0
+        return PARTLY if api.refused else 0
     except _Trouble as trouble:
         _complain(trouble.lines)
         return trouble.code
@@ -78,7 +79,7 @@ def _lines(api: "Api", command: "Command", options: argparse.Namespace) -> list[
     answer = command.ask(api, options)
     if options.json:
         return json.dumps(answer, indent=2, ensure_ascii=False).encode("utf-8", "replace").decode().split("\n")
-    return command.show(answer, coloured if in_colour() else plain)
+    return command.show(answer, paint())
 
 
 def _watch(api: "Api", command: "Command", options: argparse.Namespace) -> int:
@@ -104,7 +105,7 @@ def _draw_on_screen(url: str) -> "_Draw":
 
     def draw(lines: list[str], well: bool) -> None:
         if lines:
-            shown = lines if well else [part for line in lines for part in wrapped(line, "")]
+            shown = lines if well else [part for line in lines for part in wrapped(line, "", width=paint().width)]
             screen.show([f"{url}, every second until Ctrl-C", "", *shown])
         else:
             screen.leave()
@@ -146,7 +147,7 @@ class Api:
         """Why some of the things that were asked for at once were not done."""
 
     def ask(self, method: str, *steps: str, body: Json | None = None) -> Json:
-        """The JSON object that is answered. Raises _Trouble."""
+        """The JSON object that is answered, an empty one where there is no body. Raises _Trouble."""
         path = "/api/" + "/".join(quote(step, safe="", errors="surrogateescape") for step in steps)
         try:
             status, title, answer = self._exchange(method, path, body)
@@ -158,6 +159,8 @@ class Api:
             document = None
         if not 200 <= status < 300:
             raise self._refusal(status, title, document)
+        if status == 204:
+            return {}
         if not isinstance(document, dict):
             raise self._stranger("it answers with something else than a JSON object")
         return document
@@ -168,6 +171,16 @@ class Api:
         if not isinstance(answer.get(key), list):
             raise self._stranger(f"its /api/{key} has no list of {key}")
         return answer
+
+    def named(self, key: str, names: Sequence[str]) -> list[str]:
+        """Each of `names` once. Raises _Trouble where one of several is not in the list at /api/KEY."""
+        names = list(dict.fromkeys(names))
+        if len(names) > 1:
+            known = [str(item.get("name")) for item in views.objects(self.all(key)[key])]
+            if unknown := [name for name in names if name not in known]:
+                there = ", ".join(known) or "none"
+                raise _Trouble(f"no {key[:-1]} {', '.join(unknown)}; there are {there}. Nothing was changed")
+        return names
 
     def each(self, names: Sequence[str], ask: Callable[[str], Json]) -> list[Json]:
         """What is answered for every name; one that is refused does not keep the others."""
@@ -244,7 +257,7 @@ class Api:
             detail = f"{self.url} is not a name of this mesh: {detail}"
         errors = _errors(problem.get("errors"))
         repeats = errors and all(str(error.get("detail")) in detail for error in views.objects(problem.get("errors")))
-        return _Trouble(*([] if repeats else [detail]), *errors, status=status)
+        return _Trouble(*([] if repeats else [detail]), *errors, status=status, document=problem)
 
 
 def _reachable(host: str) -> str:
@@ -277,7 +290,49 @@ def _ask_status(api: Api, options: argparse.Namespace) -> Json:
 
 
 def _ask_service(api: Api, options: argparse.Namespace) -> Json:
-    return {"services": api.each(options.names, lambda name: api.ask("POST", "services", name, options.action))}
+    names = api.named("services", options.names)
+    return {"services": api.each(names, lambda name: api.ask("POST", "services", name, options.action))}
+
+
+def _ask_edges(api: Api, options: argparse.Namespace) -> Json:
+    """All of them, or the one that is named."""
+    answer = api.all("edges")
+    if not options.edge:
+        return answer
+    pair, edges = _edge(options.edge), views.objects(answer["edges"])
+    found = [edge for edge in edges if (edge.get("caller"), edge.get("callee")) == pair]
+    if not found:
+        there = ", ".join(map(views.edge_name, edges)) or "none"
+        raise _Trouble(f"no edge {'→'.join(pair)}; there are {there}")
+    return {"edges": found}
+
+
+def _edge(words: Sequence[str]) -> tuple[str, str]:
+    """The caller and the callee, which may be one word with an arrow."""
+    steps = re.split("→|->", words[0]) if len(words) == 1 else words
+    if len(steps) != 2 or not all(steps):
+        said = " ".join(words)
+        raise _Trouble(f"{said!r}: expected CALLER CALLEE, such as orders inventory, or 'orders->inventory' in quotes")
+    return steps[0], steps[1]
+
+
+def _ask_breaker(api: Api, options: argparse.Namespace) -> Json:
+    """Set the mode of an edge's breakers, or close them."""
+    caller, callee = _edge([word for word in (options.caller, options.callee) if word is not None])
+    if options.action == "reset":
+        return api.ask("POST", "edges", caller, callee, "breaker", "reset")
+    return api.ask("PUT", "edges", caller, callee, "breaker", body={"mode": options.action})
+
+
+def _ask_reset(api: Api, options: argparse.Namespace) -> Json:
+    """Where a service cannot start, the rest is done all the same, and the answer says both."""
+    try:
+        return api.ask("POST", "reset")
+    except _Trouble as trouble:
+        if "not_started" not in trouble.document:
+            raise
+        api.refused += trouble.lines
+        return trouble.document
 
 
 def _ask_fault_set(api: Api, options: argparse.Namespace) -> Json:
@@ -297,7 +352,17 @@ def _ask_fault_set(api: Api, options: argparse.Namespace) -> Json:
 
 
 def _switch(api: Api, names: Sequence[str], *, on: bool) -> Json:
+    names = api.named("faults", names)
     return {"faults": api.each(names, lambda name: api.ask("PATCH", "faults", name, body={"enabled": on}))}
+
+
+def _ask_fault_delete(api: Api, options: argparse.Namespace) -> Json:
+    """Remove the faults that are named."""
+
+    def delete(name: str) -> Json:
+        return {"name": name, **api.ask("DELETE", "faults", name)}
+
+    return {"deleted": [fault["name"] for fault in api.each(api.named("faults", options.names), delete)]}
 
 
 def _ask_fault_clear(api: Api, options: argparse.Namespace) -> Json:
@@ -308,12 +373,14 @@ def _ask_fault_clear(api: Api, options: argparse.Namespace) -> Json:
 
 COMMANDS = {
     "status": Command(_ask_status, views.status),
-    "edges": Command(lambda api, _: api.all("edges"), views.edges),
+    "edges": Command(_ask_edges, views.edges),
+    "breaker": Command(_ask_breaker, lambda answer, paint: views.edges({"edges": [answer]}, paint)),
     "fault list": Command(lambda api, _: api.all("faults"), views.faults),
     "fault set": Command(_ask_fault_set, views.fault),
     "fault enable": Command(lambda api, options: _switch(api, options.names, on=True), views.faults),
     "fault disable": Command(lambda api, options: _switch(api, options.names, on=False), views.faults),
+    "fault delete": Command(_ask_fault_delete, views.deleted),
     "fault clear": Command(_ask_fault_clear, views.cleared),
     "service": Command(_ask_service, views.services),
-    "reset": Command(lambda api, _: api.ask("POST", "reset"), views.reset),
+    "reset": Command(_ask_reset, views.reset),
 }

@@ -6,9 +6,12 @@ import os
 import sys
 import textwrap
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 WIDTH = 80
+"""Columns where nothing else is known."""
+_NARROWEST, _WIDEST = 40, 120
 
 
 def as_text(value: object) -> str:
@@ -89,7 +92,6 @@ def as_limit(value: object) -> str:
     return "no limit" if number is None else f"{number:g} s"
 
 
-Paint = Callable[[str, str], str]
 _RED, _GREEN, _YELLOW = "\33[31m", "\33[32m", "\33[33m"
 _STYLES = {
     **dict.fromkeys(("running", "closed"), _GREEN),
@@ -100,14 +102,15 @@ _STYLES = {
 }
 
 
-def coloured(text: str, style: str) -> str:
-    """`text` in the colour of a state, or as a title or faint."""
-    return f"{_STYLES[style]}{text}\33[0m" if style in _STYLES else text
+class Paint(NamedTuple):
+    """What is drawn with: how many columns there are, and whether there is colour."""
 
+    width: int = WIDTH
+    colour: bool = False
 
-def plain(text: str, style: str) -> str:
-    """`text` as it is."""
-    return text
+    def __call__(self, text: str, style: str) -> str:
+        """`text` in the colour of a state, or as a title or faint, if there is colour."""
+        return f"{_STYLES[style]}{text}\33[0m" if self.colour and style in _STYLES else text
 
 
 def is_terminal() -> bool:
@@ -115,9 +118,12 @@ def is_terminal() -> bool:
     return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def in_colour() -> bool:
-    """Whether there is colour: on a terminal, unless NO_COLOR is set."""
-    return is_terminal() and not os.environ.get("NO_COLOR")
+def paint() -> Paint:
+    """As what is printed to has it now: a terminal its width, and colour unless NO_COLOR is set."""
+    if not is_terminal():
+        return Paint()
+    columns = os.get_terminal_size(sys.stdout.fileno()).columns or WIDTH
+    return Paint(min(max(columns, _NARROWEST), _WIDEST), not os.environ.get("NO_COLOR"))
 
 
 def _columns(text: str) -> int:
@@ -140,7 +146,7 @@ def cut(text: str, width: int) -> str:
     return kept.rstrip() + "…"
 
 
-def wrapped(text: str, first: str, rest: str | None = None, *, width: int = WIDTH) -> list[str]:
+def wrapped(text: str, first: str, rest: str | None = None, *, width: int) -> list[str]:
     """`text` in as many lines as it needs; a word goes whole where it can."""
     rest = first if rest is None else rest
     lines = textwrap.wrap(clean(text), width, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
@@ -164,11 +170,25 @@ def table(
     *,
     notes: Sequence[Sequence[str]] = (),
     indent: str = "",
+    spare: Sequence[str] = (),
 ) -> list[str]:
-    """Aligned columns, WIDTH wide at most: the widest give way; ">" before a head aligns right; notes go below rows."""
+    """Aligned columns that fit; ">" before a head aligns right; notes go below rows.
+
+    Where there is too little room, the columns in `spare` are left out, the first one first; then the widest give way.
+    """
     cells = [[head.lstrip(">") for head in heads], *([as_text(value) for value in row] for row in rows)]
     widths = [max(_columns(row[i]) for row in cells) for i in range(len(heads))]
-    while len(indent) + sum(widths) + 2 * (len(widths) - 1) > WIDTH:
+
+    def too_wide() -> bool:
+        return len(indent) + sum(widths) + 2 * (len(widths) - 1) > paint.width
+
+    for name in spare:
+        if too_wide():
+            at = cells[0].index(name)
+            heads = [*heads[:at], *heads[at + 1 :]]
+            for row in (widths, *cells):
+                del row[at]  # type: ignore[attr-defined]
+    while too_wide():
         widths[widths.index(max(widths))] -= 1
     lines = []
     for number, row in enumerate(cells):
@@ -180,7 +200,7 @@ def table(
             parts.append(gap + styled if head.startswith(">") else styled + gap)
         lines.append(indent + "  ".join(parts).rstrip())
         if number and notes:
-            lines += [cut(f"{indent}  {note}", WIDTH) for note in notes[number - 1]]
+            lines += [cut(f"{indent}  {note}", paint.width) for note in notes[number - 1]]
     return lines
 
 

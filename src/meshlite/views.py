@@ -3,7 +3,6 @@
 from typing import Any
 
 from meshlite.terminal import (
-    WIDTH,
     Paint,
     as_count,
     as_limit,
@@ -44,16 +43,16 @@ def status(answer: Json, paint: Paint) -> list[str]:
     rows: list[list[object]] = []
     for edge in edges:
         traffic = as_rate(edge.get("rate")), as_percent(edge.get("error_rate")), as_percent(edge.get("refused_rate"))
-        rows.append([_edge(edge), _breaker_state(edge), *traffic])
-    notes = [_breaker_notes(edge) for edge in edges]
-    heads = ["edge", "breaker", ">calls/s", ">errors %", ">refused %"]
-    lines += [paint("edges", "title"), *table(heads, rows, paint, notes=notes, indent="  "), ""]
+        rows.append([edge_name(edge), _breaker_state(edge), *traffic])
+    notes = [_breaker_notes(edge, paint) for edge in edges]
+    heads, spare = ["edge", "breaker", ">calls/s", ">errors %", ">refused %"], ["refused %", "calls/s"]
+    lines += [paint("edges", "title"), *table(heads, rows, paint, notes=notes, indent="  ", spare=spare), ""]
     lines.append(paint("faults", "title"))
     if on := active(answer):
         rows = [[f.get("name"), _deed(f), as_count(f.get("hits")), as_seconds(f.get("remaining"))] for f in on]
-        heads, notes = ["name", "what it does", ">hits", ">time left"], [_narrowed(f) for f in on]
-        return lines + table(heads, rows, paint, notes=notes, indent="  ")
-    return [*lines, *wrapped(_no_fault(faults), "  ")]
+        heads, notes = ["name", "what it does", ">hits", ">left"], [_narrowed(f, paint) for f in on]
+        return lines + table(heads, rows, paint, notes=notes, indent="  ", spare=["hits"])
+    return [*lines, *wrapped(_no_fault(faults), "  ", width=paint.width)]
 
 
 def _no_fault(faults: list[Json]) -> str:
@@ -80,14 +79,17 @@ def _services(services: list[Json], paint: Paint, indent: str) -> list[str]:
         rows[-1].append(as_count(service.get("in_flight")))
         notes.append([as_text(service["reason"])] if service.get("reason") else [])
     heads = ["name", "state", "url", ">req/s", ">errors %", ">p99 ms", ">in flight"]
-    lines = table(heads, rows, paint, notes=notes, indent=indent)
+    lines = table(heads, rows, paint, notes=notes, indent=indent, spare=["url", "in flight"])
     down = [str(service.get("name")) for service in services if service.get("state") in ("stopped", "failed")]
     if down:
-        lines += wrapped(f"bring back what is down: {PROGRAM} service start {' '.join(down)}", indent)
+        lines += wrapped(
+            f"bring back what is down: {PROGRAM} service start {' '.join(down)}", indent, width=paint.width
+        )
     return lines if services else [f"{indent}no service is mounted"]
 
 
-def _edge(edge: Json) -> str:
+def edge_name(edge: Json) -> str:
+    """An edge as it is called: "orders→inventory"."""
     return f"{as_text(edge.get('caller'))}→{as_text(edge.get('callee'))}"
 
 
@@ -104,7 +106,7 @@ def _breaker_state(edge: Json) -> str:
     return "closed" if _object(edge, "policy").get("breaker") else "none"
 
 
-def _breaker_notes(edge: Json) -> list[str]:
+def _breaker_notes(edge: Json, paint: Paint) -> list[str]:
     """Why, for each breaker that is not closed, and when it will be tried again."""
     notes = []
     for breaker in objects(edge.get("breakers")):
@@ -114,7 +116,7 @@ def _breaker_notes(edge: Json) -> list[str]:
         if breaker.get("key", "edge") != "edge":  # one of several
             why = f"{as_text(breaker['key'])} {as_text(breaker.get('state'))}: {why}"
         when = "" if wait == "-" else f"; retry in {wait}"
-        notes.append(cut(why, WIDTH - 4 - len(when)) + when)
+        notes.append(cut(why, paint.width - 4 - len(when)) + when)
     return notes
 
 
@@ -123,12 +125,12 @@ def edges(answer: Json, paint: Paint) -> list[str]:
     lines: list[str] = []
     for edge in objects(answer["edges"]):
         state = _breaker_state(edge)
-        lines += [f"{paint(cut(_edge(edge), WIDTH - 14), 'title')}  {paint(cut(state, 12), state)}"]
+        lines += [f"{paint(cut(edge_name(edge), paint.width - 14), 'title')}  {paint(cut(state, 12), state)}"]
         for name, words in (*_policy(_object(edge, "policy")), ("traffic", _traffic(edge)), ("now", _load(edge))):
-            lines += wrapped(words, f"  {name:<10}", "            ")
+            lines += wrapped(words, f"  {name:<10}", "            ", width=paint.width)
         mode = edge.get("mode", "auto")
         if mode != "auto":
-            lines += wrapped(f"{as_text(mode)}, set by hand", "  mode      ", "            ")
+            lines += wrapped(f"{as_text(mode)}, set by hand", "  mode      ", "            ", width=paint.width)
         lines += [*_breakers(edge, paint), ""]
     return lines[:-1] or ["no edge is drawn"]
 
@@ -187,16 +189,17 @@ def _breakers(edge: Json, paint: Paint) -> list[str]:
         since, retry = as_seconds(breaker.get("age")), as_seconds(breaker.get("retry_after"))
         rows.append([breaker.get("key"), breaker.get("state"), since, *counts, retry])
         reason = as_text(breaker.get("reason"))
-        notes.append([] if reason in ("-", "") else wrapped(reason, "", width=WIDTH - 4))
+        notes.append([] if reason in ("-", "") else wrapped(reason, "", width=paint.width - 4))
     heads = ["key", "state", ">for", ">failures", ">opened", ">in flight", ">retry in"]
-    return ["", *table(heads, rows, paint, notes=notes, indent="  ")] if rows else []
+    spare = ["in flight", "opened", "failures"]
+    return ["", *table(heads, rows, paint, notes=notes, indent="  ", spare=spare)] if rows else []
 
 
 def faults(answer: Json, paint: Paint) -> list[str]:
     """A line for each fault, and what narrows it below."""
     faults = objects(answer["faults"])
     if not faults:
-        return wrapped(f"there is no fault; make one: {PROGRAM} {_EXAMPLE}", "")
+        return wrapped(f"there is no fault; make one: {PROGRAM} {_EXAMPLE}", "", width=paint.width)
     rows = [
         [
             fault.get("name"),
@@ -209,14 +212,15 @@ def faults(answer: Json, paint: Paint) -> list[str]:
         for fault in faults
     ]
     heads = ["name", "state", "what it does", ">hits", ">left", "from"]
-    return table(heads, rows, paint, notes=[_narrowed(fault) for fault in faults])
+    return table(heads, rows, paint, notes=[_narrowed(fault, paint) for fault in faults], spare=["from", "hits"])
 
 
 def fault(answer: Json, paint: Paint) -> list[str]:
     """One fault, and how to switch it on if it is off."""
     lines = faults({"faults": [answer]}, paint)
     if answer.get("enabled") is False:
-        lines += wrapped(f"it is off; switch it on: {PROGRAM} fault enable {as_text(answer.get('name'))}", "")
+        on = f"{PROGRAM} fault enable {as_text(answer.get('name'))}"
+        lines += wrapped(f"it is off; switch it on: {on}", "", width=paint.width)
     return lines
 
 
@@ -239,21 +243,35 @@ def _deed(fault: Json) -> str:
     return " ".join(words)
 
 
-def _narrowed(fault: Json) -> list[str]:
+def _narrowed(fault: Json, paint: Paint) -> list[str]:
     """Which requests alone a fault hits, and what else it says."""
     rule = _object(fault, "rule")
     more = [f"{word} {as_text(rule[key])}" for key, word in _NARROWS.items() if rule.get(key) is not None]
     if (share := as_number(rule.get("probability"))) not in (None, 1.0):
         more.append(f"{100 * (share or 0):.3g} % of requests")
     more += [f"{key}={as_text(value)}" for key, value in rule.items() if key not in _SAID and value is not None]
-    return wrapped(", ".join(more), "", width=WIDTH - 4)
+    return wrapped(", ".join(more), "", width=paint.width - 4)
 
 
 def reset(answer: Json, paint: Paint) -> list[str]:
     """What a reset has changed."""
     lines = []
-    for key, words in (("faults", "faults off"), ("breakers", "breakers reset"), ("services", "services started")):
+    for key, words in _RESET.items():
         names = answer.get(key)
         named = ", ".join(map(as_text, names)) if isinstance(names, list) else ""
-        lines += wrapped(named or "none", f"{words:<18}", " " * 18)
+        if named or key != "not_started":
+            lines += wrapped(named or "none", f"{words:<18}", " " * 18, width=paint.width)
     return lines
+
+
+_RESET = {
+    "faults": "faults off",
+    "breakers": "breakers reset",
+    "services": "services started",
+    "not_started": "not started",
+}
+
+
+def deleted(answer: Json, paint: Paint) -> list[str]:
+    """The faults that are no more."""
+    return wrapped(", ".join(map(as_text, answer["deleted"])), "deleted: ", "         ", width=paint.width)

@@ -195,12 +195,13 @@ async def test_a_reset_puts_all_as_it_should_be(world: World) -> None:
         "faults": ["f"],
         "breakers": ["users→orders", "orders→inventory"],
         "services": ["users", "inventory"],
+        "not_started": [],
     }
     assert all(service.state == "running" for service in world.mesh.services.values())
     assert {edge.mode for edge in world.mesh.edges.values()} == {"auto"}
     assert (await world.get("orders", "/orders")).json["degraded"] == []
     again = await world.ask("POST", "control", "/api/reset")
-    assert again.json == {"faults": [], "breakers": [], "services": []}
+    assert again.json == {"faults": [], "breakers": [], "services": [], "not_started": []}
 
 
 @pytest.mark.slow
@@ -213,6 +214,12 @@ async def test_a_reset_does_what_it_can(start_mesh: StartMesh, own: Callable[[st
     own("raise")
     answer = await world.ask("POST", "control", "/api/reset")
     assert (answer.status, answer.json["detail"]) == (409, "cannot start users: RuntimeError: not today")
+    assert {key: answer.json[key] for key in ("faults", "breakers", "services", "not_started")} == {
+        "faults": ["f"],
+        "breakers": ["orders→users"],
+        "services": ["orders", "inventory"],
+        "not_started": ["users"],
+    }
     assert [service.state for service in world.mesh.services.values()] == ["failed", "running", "running"]
     assert not world.mesh.config.faults["f"].enabled
     assert world.breaker("orders", "users") == "closed"

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from aiohttp import web
 from msgspec import Meta, Struct
+from msgspec.structs import asdict
 
 from meshlite import __version__
 from meshlite.config import EDGES, HOT, SERVICES
@@ -34,11 +35,12 @@ class NewMode(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ResetReport(Struct, frozen=True):
-    """What was switched off, closed and started."""
+    """What was switched off, closed and started, and the services that cannot be started."""
 
     faults: list[str]
     breakers: list[str]
     services: list[str]
+    not_started: list[str]
 
 
 class ConfigValue(Struct, frozen=True):
@@ -164,22 +166,24 @@ async def reset(request: web.Request) -> web.Response:
     switched = [name for name, rule in mesh.config.faults.items() if rule.enabled]
     for name in switched:
         mesh.inforce.edit(name, {"enabled": False})
-    started, failed = [], []
+    started: list[str] = []
+    failed: dict[str, str] = {}
     for name, service in mesh.services.items():
         if service.state != "running":
             try:
                 await mesh.start_service(name)
                 started.append(name)
             except StartError as error:  # the rest is done all the same
-                failed.append(str(error))
+                failed[name] = str(error)
     closed = []
     for edge in mesh.edges.values():
         if edge.mode != "auto" or any(not breaker.pristine for _, breaker in edge.breakers()):
             closed.append(edge.name)
         edge.reset()
+    report = ResetReport(switched, closed, started, list(failed))
     if failed:
-        raise Problem("not-started", "; ".join(failed))
-    return reply(ResetReport(switched, closed, started))
+        raise Problem("not-started", "; ".join(failed.values()), more=asdict(report))
+    return reply(report)
 
 
 @routes.add("GET", "/api/config", "The config in force, and where each value came from", {200: ConfigView})

@@ -1,6 +1,7 @@
 """RFC 9457 problem documents: the one shape of every error, and the few types there are."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -87,12 +88,15 @@ class Problem(Exception):
         retry_after: float | None = None,
         status: int | None = None,
         headers: dict[str, str] | None = None,
+        more: Mapping[str, Any] | None = None,
     ) -> None:
+        """`more` are further members of the document, those of this one case."""
         detail = _readable(detail)
         super().__init__(detail)
         usual, title = TYPES[kind]
         self.status = status or usual
         self.headers = headers or {}
+        self._more = more or {}
         self.document = ProblemDocument(
             type=f"urn:meshlite:problem:{kind}",
             title=title,
@@ -109,7 +113,9 @@ class Problem(Exception):
 
     def response(self) -> web.Response:
         return web.Response(
-            body=msgspec.json.encode(self.document),
+            body=msgspec.json.encode(
+                {**msgspec.to_builtins(self.document), **self._more} if self._more else self.document
+            ),
             status=self.status,
             headers={"Content-Type": CONTENT_TYPE, **self.headers},
         )
