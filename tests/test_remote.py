@@ -331,6 +331,15 @@ def test_json_is_what_the_api_says(run: Run, fake: FakeControl) -> None:
     assert json.loads(run("fault", "list", "--json")[1]) == {"faults": fake.state["faults"]}
 
 
+def test_a_fault_that_strikes_nothing_is_warned_of(run: Run, fake: FakeControl) -> None:
+    """Below it, in the list and in the answer to a `set`."""
+    fake.state["faults"] = [fault("x", warnings=["route: users has none like '/user'; it has /users, /users/{id}"])]
+    fake.answers["PATCH", "/api/faults/x"] = 200, fake.state["faults"][0]
+    for arguments in (["fault", "list"], ["fault", "set", "x", "route=/user"]):
+        out = run(*arguments)[1].splitlines()
+        assert out[2] == "  warning: route: users has none like '/user'; it has /users, /users/{id}"
+
+
 def test_an_unknown_fault_is_made(run: Run, fake: FakeControl) -> None:
     """`set` changes, or else puts; one that is off says how to switch it on."""
     fake.answers["PUT", "/api/faults/x"] = 201, fault("x")

@@ -109,7 +109,8 @@ class InForce:
                 self._bus.publish(FaultSwitched(name, now, by))
         if changed:
             self._bus.publish(ConfigApplied(changed, by))
-            for problem in set(lint(self.config)) - set(lint(old)):
+            known = lint(old)
+            for problem in (problem for problem in lint(self.config) if problem not in known):
                 self._log.warning("config.questionable", problem=problem)
         if deferred and deferred != self.waiting:
             self._bus.publish(ConfigDeferred(deferred))

@@ -1,6 +1,16 @@
-"""Policies that are valid each by itself and work against each other: warnings, with their numbers."""
+"""What is valid and hardly meant: policies that work against each other, with their numbers, and faults that go astray.
+
+One goes astray that names a route or a method that its service does not have, or a caller that never asks it.
+"""
+
+import re
+import string
+from collections.abc import Collection
+from fnmatch import fnmatchcase
 
 from meshlite.config import EDGES, Config, EdgePolicy
+from meshlite.rules import FaultRule
+from meshlite.validation import shown
 
 AMPLIFICATION = 4
 """Attempts that one request may become at the end of a chain, before it is worth a warning."""
@@ -17,6 +27,8 @@ def lint(config: Config) -> list[str]:
                 above = f"edges.{outer}.{middle}"
                 found += _longer_inside(place, policy, above, config.edges[outer][middle])
                 found += _multiplied(place, policy, above, config.edges[outer][middle])
+    for name, rule in config.faults.items():
+        found += [f"faults.{name}.{warning}" for warning in astray(config, rule)]
     return found
 
 
@@ -54,3 +66,74 @@ def _attempts(policy: EdgePolicy) -> int:
 
 def _seconds(value: float | None) -> str:
     return "no limit" if value is None else f"{value} s"
+
+
+ROUTES = {
+    "users": {"/users": ("GET", "HEAD", "POST"), "/users/{id}": ("GET", "HEAD", "PATCH", "DELETE")},
+    "orders": {"/orders": ("GET", "HEAD", "POST"), "/orders/{id}": ("GET", "HEAD"), "/orders/{id}/cancel": ("POST",)},
+    "inventory": {
+        "/inventory": ("GET", "HEAD"),
+        "/inventory/{sku}": ("GET", "HEAD", "PUT"),
+        "/reservations/{order_id}": ("PUT", "DELETE"),
+    },
+}
+"""What the services that come with meshlite can be asked; of one's own nothing is known."""
+_LONGEST = 200
+
+
+def astray(config: Config, rule: FaultRule) -> list[str]:
+    """Why a fault strikes nothing, whatever comes: each reason with its key."""
+    found: list[str] = []
+    callers = [*(caller for caller, callee in EDGES if callee == rule.service), "external"]
+    if rule.caller is not None and rule.caller not in callers:
+        found.append(f"caller: {rule.caller} never asks {rule.service}; who does: {', '.join(callers)}")
+    routes = ROUTES[rule.service]
+    if config.services[rule.service].app != f"meshlite.services.{rule.service}:create_app":
+        return found
+    picked = [route for route in routes if rule.route is None or _meets(rule.route, route)]
+    methods = sorted({method for route in picked for method in routes[route]})
+    if not picked:
+        found.append(f"route: {rule.service} has none like {shown(rule.route)}; it has {', '.join(routes)}")
+    elif rule.method is not None and not any(fnmatchcase(method, rule.method.upper()) for method in methods):
+        there = f"{', '.join(picked)} at {rule.service}"
+        found.append(f"method: {there} knows no {shown(rule.method)}; it knows {', '.join(methods)}")
+    return found
+
+
+def _meets(pattern: str, route: str) -> bool:
+    """Whether a shell pattern matches a route's template, or any path of it."""
+    if len(pattern) > _LONGEST or fnmatchcase(route, pattern):
+        return True
+    tokens = re.findall(r"\[!?+\]?+[^\]]*\]|.", pattern, re.DOTALL)
+    anything = {*string.printable, *pattern} - {"/"}
+    places = _onward({0}, tokens)
+    for step in re.findall(r"\{\w+\}|.", route):
+        if len(step) == 1:
+            places = _after(places, tokens, step)
+            continue
+        chars, reached = string.digits if step == "{id}" else anything, set[int]()
+        while places := _after(places, tokens, chars) - reached:  # a parameter is one character or more
+            reached |= places
+        places = reached
+    return len(tokens) in places
+
+
+def _after(places: set[int], tokens: list[str], chars: Collection[str]) -> set[int]:
+    """Where in a pattern one is after one more of `chars`, from any of `places`."""
+    return _onward(
+        {place + (tokens[place] != "*") for place in places if place < len(tokens) and _takes(tokens[place], chars)},
+        tokens,
+    )
+
+
+def _takes(token: str, chars: Collection[str]) -> bool:
+    return token in ("*", "?", *chars) or (len(token) > 1 and any(fnmatchcase(char, token) for char in chars))
+
+
+def _onward(places: set[int], tokens: list[str]) -> set[int]:
+    """`places`, and those after each "*" there: it may stand for nothing."""
+    found, new = set[int](), places
+    while new:
+        found |= new
+        new = {place + 1 for place in new if place < len(tokens) and tokens[place] == "*"} - found
+    return found

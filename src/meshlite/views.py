@@ -244,13 +244,15 @@ def _deed(fault: Json) -> str:
 
 
 def _narrowed(fault: Json, paint: Paint) -> list[str]:
-    """Which requests alone a fault hits, and what else it says."""
+    """Which requests alone a fault hits, what else it says, and why it hits none."""
     rule = _object(fault, "rule")
     more = [f"{word} {as_text(rule[key])}" for key, word in _NARROWS.items() if rule.get(key) is not None]
     if (share := as_number(rule.get("probability"))) not in (None, 1.0):
         more.append(f"{100 * (share or 0):.3g} % of requests")
     more += [f"{key}={as_text(value)}" for key, value in rule.items() if key not in _SAID and value is not None]
-    return wrapped(", ".join(more), "", width=paint.width - 4)
+    warnings = fault.get("warnings")
+    said = [f"warning: {as_text(warning)}" for warning in warnings] if isinstance(warnings, list) else []
+    return [part for line in (", ".join(more), *said) for part in wrapped(line, "", width=paint.width - 4)]
 
 
 def reset(answer: Json, paint: Paint) -> list[str]:

@@ -178,3 +178,13 @@ async def test_of_duplicate_keys_the_last_wins(world: World) -> None:
     body = b'{"service": "users", "kind": "delay", "seconds": "x", "seconds": 2, "seconds": 3}'
     answer = await world.ask("PUT", "control", "/api/faults/f", data=body, headers=JSON)
     assert (answer.status, answer.json["rule"]["seconds"]) == (201, 3.0)
+
+
+async def test_a_fault_that_can_strike_nothing_says_so(world: World) -> None:
+    """In the answer that makes it, in the list, in the log once; mended, no more."""
+    made = await ask(world, "PUT", "f", {**HANG, "route": "/user/*"})
+    said = "route: users has none like '/user/*'; it has /users, /users/{id}"
+    assert made.json["warnings"] == (await shown(world))["f"]["warnings"] == [said]
+    assert [line["problem"] for line in world.logged("config.questionable")] == [f"faults.f.{said}"]
+    assert (await ask(world, "PATCH", "f", {"route": "/users/*"})).json["warnings"] == []
+    assert len(world.logged("config.questionable")) == 1

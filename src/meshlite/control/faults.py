@@ -10,6 +10,7 @@ from msgspec.structs import fields
 from meshlite.config import Name
 from meshlite.control.base import MESH, routes, unknown
 from meshlite.control.text import reply
+from meshlite.lint import astray
 from meshlite.mesh import Mesh
 from meshlite.rules import FaultRule
 from meshlite.validation import Fault as Wrong
@@ -21,7 +22,10 @@ _PROBLEMS = ("malformed-request", "foreign-origin", "body-too-large", "unsupport
 
 
 class FaultView(Struct, frozen=True):
-    """A fault: its rule, where that came from, its matches and hits, requests it holds, seconds until it goes."""
+    """A fault: its rule, where that came from, its matches and hits, requests it holds, seconds until it goes.
+
+    `warnings` say why it cannot strike anything.
+    """
 
     name: str
     enabled: bool
@@ -31,6 +35,7 @@ class FaultView(Struct, frozen=True):
     active: int
     remaining: float | None
     rule: dict[str, Any]
+    warnings: list[str]
 
 
 class FaultList(Struct, frozen=True):
@@ -67,6 +72,7 @@ def view(mesh: Mesh, name: str) -> FaultView:
         active=armed.active if armed else 0,
         remaining=mesh.inforce.remaining(name),
         rule={"phase": "response" if rule.late(rule.kind) else "request", **msgspec.to_builtins(rule)},
+        warnings=astray(mesh.config, rule),
     )
 
 
