@@ -73,7 +73,10 @@ class FakeControl:
 
     def __init__(self, port: int = 0) -> None:
         self.state = mesh()
-        self.answers: dict[tuple[str, str], tuple[int, Any]] = {}
+        self.config = {"file": "config.toml", "needs_restart": [], "problems": [], "problems_since": None}
+        self.answers: dict[tuple[str, str], tuple[int, Any]] = {
+            ("GET", "/api/config"): (200, {"config": [], **self.config})
+        }
         self.asked: list[tuple[str, str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self._port = port

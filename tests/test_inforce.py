@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from structlog.testing import LogCapture
 
 from meshlite.config import Config, build, check, load
-from meshlite.events import Bus, ConfigApplied, ConfigDeferred, ConfigRejected, Fact, FaultSwitched
+from meshlite.events import Bus, ConfigApplied, ConfigDeferred, ConfigRejected, ConfigShadowed, Fact, FaultSwitched
 from meshlite.inforce import InForce
 from meshlite.keys import flat, sources
 from meshlite.layers import Layers
@@ -254,11 +254,51 @@ async def test_a_wrong_file_changes_nothing(keep: Keep) -> None:
     before = kept.inforce.config
     kept.write(SLOW + "[policy]\ntimeout = 0\n[faults.bad]\nkind = 'x'\n")
     (fact,) = kept.told(ConfigRejected)
-    assert len(fact.problems) == 2
+    assert len(fact.problems) == 3
     assert kept.inforce.config is before
     assert kept.inforce.remaining("slow") == pytest.approx(10, abs=0.5)
     kept.write(SLOW + "[policy]\ntimeout = 1.5\n")
     assert (kept.inforce.config.policy.timeout, kept.rule()["seconds"]) == (1.5, 9.0)
+
+
+async def test_what_is_wrong_with_the_file_is_known_until_it_is_mended(keep: Keep) -> None:
+    """All of it, and since when it has been wrong, however often it was saved meanwhile."""
+    kept = keep(SLOW)
+    assert (kept.inforce.problems, kept.inforce.problems_since) == ((), None)
+    kept.write("[policy]\ntimeout = 0\n")
+    since = kept.inforce.problems_since
+    assert since is not None
+    kept.write("[policy]\ntimeout = 0\nx = 1\n")
+    assert len(kept.inforce.problems) == 2
+    assert kept.inforce.problems_since == since
+    kept.write(SLOW)
+    assert (kept.inforce.problems, kept.inforce.problems_since) == ((), None)
+
+
+async def test_what_the_file_says_in_vain_is_said(keep: Keep) -> None:
+    """Where a flag or an edit has the last word on a key of which the file says something new; once each time."""
+    kept = keep(SLOW + "[mesh]\nseed = 1\n", "policy.timeout=3", "mesh.seed=2", "faults.slow.seconds=9")
+    for text, told in (
+        (SLOW + "[policy]\ntimeout = 2.5\n", {"policy.timeout": "flag"}),
+        (SLOW + "[policy]\ntimeout = 2.5\nattempt_timeout = 0.5\n", None),
+        (SLOW + "[policy]\ntimeout = 3\n", None),  # as the flag has it
+        (SLOW.replace("2.0", "4.0") + "[mesh]\nseed = 5\n", {"faults.slow.seconds": "flag", "mesh.seed": "flag"}),
+        (SLOW.replace("2.0", "4.0"), None),
+    ):
+        before = len(kept.told(ConfigShadowed))
+        kept.write(text)
+        assert [fact.keys for fact in kept.told(ConfigShadowed)[before:]] == ([told] if told else [])
+
+
+async def test_a_new_value_of_a_key_that_an_edit_has_done_away_with_is_said(keep: Keep) -> None:
+    """A fault that became another kind has no use for what the file says of the old one."""
+    kept = keep(SLOW)
+    kept.inforce.edit("slow", {"kind": "error", "status": 500})
+    kept.write(SLOW.replace("2.0", "4.0"))
+    assert kept.told(ConfigShadowed) == [ConfigShadowed({"faults.slow.seconds": "api"})]
+    kept.inforce.edit("slow", {"probability": 0.1})
+    kept.write(SLOW.replace("2.0", "4.0").replace("0.5", "0.6"))  # the file's word on the key itself ends the edit
+    assert len(kept.told(ConfigShadowed)) == 1
 
 
 async def test_a_reload_that_crashes_is_logged_and_changes_nothing(keep: Keep) -> None:

@@ -191,6 +191,7 @@ def test_whatever_is_answered_fits_the_terminal(odd: Any) -> None:
         "services": [known[0], everything[0], {}, odd],
         "edges": [known[1], everything[1], {}, odd, edge("a", "b", policy=dict.fromkeys(POLICY, odd))],
         "faults": [known[2], everything[2], odd_rule, {}, odd],
+        "config": {"problems": [odd], "problems_since": odd, "needs_restart": [odd, odd]},
     }
     for width in (40, 60, 80, 120):
         paint = Paint(width)
@@ -226,6 +227,26 @@ def test_a_narrow_terminal_is_shown_less(fake: FakeControl) -> None:
     assert faults(fake.state, Paint(60))[0] == "name            state  what it does                     left"
     fake.state["edges"] = [edge("a", "b", breakers=[{**OPEN, "key": "PUT /reservations/{order_id}"}])]
     assert "  PUT /reservations/{order_id}  open   0.8 s     4.2 s" in edges(fake.state, Paint(60))
+
+
+def test_a_file_that_is_wrong_is_said_above_all(run: Run, fake: FakeControl) -> None:
+    """Since when, and the first of what is wrong; and what waits for a restart."""
+    config = {
+        "problems": ["config.toml: policy.timeout: expected `float` > 0.0, got 0", "b"],
+        "problems_since": "2026-01-02T03:04:05.678901Z",
+        "needs_restart": ["mesh.seed", "control.port"],
+    }
+    fake.answers["GET", "/api/config"] = 200, config
+    code, out, _ = run("status")
+    assert code == 0
+    assert out.splitlines()[:6] == [
+        "config",
+        "  the file is wrong since 2026-01-02 03:04:05 UTC, what was in force stays:",
+        "    config.toml: policy.timeout: expected `float` > 0.0, got 0 (and 1 more)",
+        "  waits for a restart: mesh.seed, control.port",
+        "",
+        "services",
+    ]
 
 
 def test_what_is_missing_is_a_dash(run: Run, fake: FakeControl) -> None:
@@ -324,10 +345,13 @@ def test_a_value_is_toml_or_json_or_a_text(run: Run, fake: FakeControl, pair: st
 
 
 def test_json_is_what_the_api_says(run: Run, fake: FakeControl) -> None:
-    """`status` is its three lists in one; keys that nobody knows stay."""
+    """`status` is its three lists in one, and how the file is; keys that nobody knows stay."""
     fake.state["edges"][0]["new"] = {"key": "→"}
-    for command, keys in (("status", ["services", "edges", "faults"]), ("edges", ["edges"])):
-        assert json.loads(run(command, "--json")[1]) == {key: fake.state[key] for key in keys}
+    for command, answer in (
+        ("status", {**fake.state, "config": fake.config}),
+        ("edges", {"edges": fake.state["edges"]}),
+    ):
+        assert json.loads(run(command, "--json")[1]) == answer
     assert json.loads(run("fault", "list", "--json")[1]) == {"faults": fake.state["faults"]}
 
 

@@ -303,6 +303,7 @@ def _check_fault(name: str, rule: object) -> list[Fault]:
     else:
         given = f", got {shown(rule['kind'])}" if "kind" in rule else ""
         found.append(Fault((*path, "kind"), f"expected one of {', '.join(KINDS)}{given}"))
+        found += faults({**rule, "kind": KINDS[0]}, FaultRule, path)  # what is wrong whatever kind it was to be
     for key, allowed in (("service", SERVICES), ("caller", (*SERVICES, "external"))):
         if isinstance(rule.get(key), str) and rule[key] not in allowed:
             found.append(Fault((*path, key), f"expected one of {', '.join(allowed)}, got {shown(rule[key])}"))

@@ -119,6 +119,13 @@ class ConfigRejected(Fact, frozen=True):
     problems: tuple[str, ...]
 
 
+class ConfigShadowed(Fact, frozen=True):
+    """The config file has new values for these keys, over which a "flag" or an edit ("api") holds: each with which."""
+
+    name: ClassVar[str] = "config.shadowed"
+    keys: dict[str, str]
+
+
 class Bus:
     """Hands each fact to each sink, in order, at once."""
 

@@ -10,11 +10,12 @@ from structlog.typing import FilteringBoundLogger
 
 from meshlite.config import Config, build, check
 from meshlite.errors import ConfigError
-from meshlite.events import Bus, ConfigApplied, ConfigDeferred, ConfigRejected, FaultSwitched
-from meshlite.keys import diff
+from meshlite.events import Bus, ConfigApplied, ConfigDeferred, ConfigRejected, ConfigShadowed, FaultSwitched
+from meshlite.keys import diff, dotted
 from meshlite.layers import Layers
 from meshlite.lint import lint
 from meshlite.validation import Invalid
+from meshlite.wire.times import now
 
 _LOOK_EVERY = 0.25
 
@@ -31,6 +32,9 @@ class InForce:
         """What it was at the start: so everything still is that waits for a restart."""
         self.waiting: tuple[str, ...] = ()
         """The keys whose new values wait for a restart."""
+        self.problems: tuple[str, ...] = ()
+        """What is wrong with the file just now, so that what was in force before stays."""
+        self.problems_since: str | None = None
         self._apply = apply
         self._bus = bus
         self._log = log
@@ -71,16 +75,21 @@ class InForce:
         try:
             new = reload()
         except ConfigError as error:
+            self.problems, self.problems_since = error.problems, self.problems_since or now()
             self._bus.publish(ConfigRejected(str(self._file), error.problems))
             return
         except Exception as error:  # whatever is in the file, the mesh goes on
             self._log.error("config.crashed", exc_info=error)
             return
-        layers = new.layers.over(self.config.layers)
+        self.problems, self.problems_since = (), None
+        before = self.config.layers
+        layers = new.layers.over(before)
         if layers.api and (wrong := check(layers)):  # edits that the new file leaves without their ground
             lost = {fault.path[1] for fault in wrong if fault.path[0] == "faults"}
             layers = replace(layers, api={name: edit for name, edit in layers.api.items() if name not in lost})
         self._take(build(layers, new.path, new.folder), "file")
+        if shadowed := layers.shadowed(before):
+            self._bus.publish(ConfigShadowed({dotted(path): by for path, by in shadowed.items()}))
 
     def edit(self, name: str, keys: dict[str, Any] | None, by: str = "api") -> None:
         """Set `keys` of the fault `name`, those that are None removed; or remove the fault (None). Raises Invalid."""

@@ -5,7 +5,7 @@ An edit concerns a fault. It holds until the file says something else about the 
 
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -76,6 +76,28 @@ class Layers(Struct, frozen=True, kw_only=True):
             elif left := {key: value for key, value in edit.items() if before.get(key) == after.get(key)}:
                 kept[name] = left
         return replace(self, api=kept)
+
+    def shadowed(self, older: "Layers") -> dict[tuple[str, ...], str]:
+        """The keys of which the file says something else than in `older`, while "flag" or "api" has the last word."""
+        found, before, merged = {}, dict(_leaves(older.file)), self.merged()
+        for path, value in _leaves(self.file):
+            if before.get(path, before) == value:
+                continue
+            held: Any = merged
+            for step in path:
+                held = held.get(step) if isinstance(held, Mapping) else None
+            if held != value:
+                edited = path[0] == "faults" and path[1] in self.api
+                found[path] = "api" if edited and self.source(*path) != "flag" else "flag"
+        return found
+
+
+def _leaves(table: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    if not isinstance(table, Mapping):
+        yield path, table
+        return
+    for key, value in table.items():
+        yield from _leaves(value, (*path, key))
 
 
 def merge(base: Any, over: Any) -> Any:

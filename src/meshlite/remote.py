@@ -286,7 +286,8 @@ class Command(NamedTuple):
 
 
 def _ask_status(api: Api, options: argparse.Namespace) -> Json:
-    return {**api.all("services"), **api.all("edges"), **api.all("faults")}
+    config = {key: value for key, value in api.ask("GET", "config").items() if key != "config"}
+    return {**api.all("services"), **api.all("edges"), **api.all("faults"), "config": config}
 
 
 def _ask_service(api: Api, options: argparse.Namespace) -> Json:

@@ -39,7 +39,12 @@ def active(answer: Json) -> list[Json]:
 def status(answer: Json, paint: Paint) -> list[str]:
     """All of the mesh at a glance."""
     services, edges, faults = (objects(answer[key]) for key in ("services", "edges", "faults"))
-    lines = [paint("services", "title"), *_services(services, paint, "  "), ""]
+    lines = [
+        *_config(_object(answer, "config"), paint),
+        paint("services", "title"),
+        *_services(services, paint, "  "),
+        "",
+    ]
     rows: list[list[object]] = []
     for edge in edges:
         traffic = as_rate(edge.get("rate")), as_percent(edge.get("error_rate")), as_percent(edge.get("refused_rate"))
@@ -53,6 +58,20 @@ def status(answer: Json, paint: Paint) -> list[str]:
         heads, notes = ["name", "what it does", ">hits", ">left"], [_narrowed(f, paint) for f in on]
         return lines + table(heads, rows, paint, notes=notes, indent="  ", spare=["hits"])
     return [*lines, *wrapped(_no_fault(faults), "  ", width=paint.width)]
+
+
+def _config(config: Json, paint: Paint) -> list[str]:
+    """What is wrong with the config file, and what of it waits for a restart; nothing where all is well."""
+    lines = []
+    problems, waiting = (config.get(key) for key in ("problems", "needs_restart"))
+    if isinstance(problems, list) and problems:
+        since = as_text(config.get("problems_since"))[:19].replace("T", " ")
+        more = f" (and {len(problems) - 1} more)" if problems[1:] else ""
+        words = f"the file is wrong since {since} UTC, what was in force stays: {as_text(problems[0])}{more}"
+        lines += wrapped(words, "  ", "    ", width=paint.width)
+    if isinstance(waiting, list) and waiting:
+        lines += wrapped(f"waits for a restart: {', '.join(map(as_text, waiting))}", "  ", "    ", width=paint.width)
+    return [paint("config", "title"), *lines, ""] if lines else []
 
 
 def _no_fault(faults: list[Json]) -> str:

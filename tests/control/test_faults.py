@@ -117,7 +117,11 @@ async def test_delete_removes_it_and_lets_go(world: World) -> None:
 @pytest.mark.parametrize(
     ("body", "pointers"),
     [
-        ({}, ["/kind"]),
+        ({}, ["/kind", "/service"]),
+        (
+            {"service": "users", "kind": "hung", "times": 0, "what": 1, "caller": "x"},
+            ["/kind", "/times", "/what", "/caller"],
+        ),
         ({"kind": "hang"}, ["/service"]),
         ({**HANG, "kind": "hung"}, ["/kind"]),
         ({**HANG, "service": "billing"}, ["/service"]),

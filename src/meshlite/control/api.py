@@ -52,11 +52,16 @@ class ConfigValue(Struct, frozen=True):
 
 
 class ConfigView(Struct, frozen=True):
-    """All values in force, the file they were read from, and the keys whose new values wait for a restart."""
+    """All values in force, the file they were read from, and the keys whose new values wait for a restart.
+
+    `problems` are what is wrong with the file just now: what was in force before stays.
+    """
 
     config: list[ConfigValue]
     file: str | None
     needs_restart: list[str]
+    problems: list[str]
+    problems_since: str | None
 
 
 class LogQuery(Struct, frozen=True):
@@ -195,7 +200,9 @@ async def get_config(request: web.Request) -> web.Response:
         ConfigValue(key, "hidden" if key == "control.token" and value else value, origin[key])
         for key, value in flat(config).items()
     ]
-    return reply(ConfigView(values, str(config.path) if config.path else None, list(mesh.inforce.waiting)))
+    kept = mesh.inforce
+    file = str(config.path) if config.path else None
+    return reply(ConfigView(values, file, list(kept.waiting), list(kept.problems), kept.problems_since))
 
 
 _LEVELS = ("debug", "info", "warning", "error")

@@ -21,6 +21,7 @@ from meshlite.events import (
     ConfigApplied,
     ConfigDeferred,
     ConfigRejected,
+    ConfigShadowed,
     Fact,
     FaultSwitched,
     LoopBlocked,
@@ -274,6 +275,8 @@ def sink(log: FilteringBoundLogger, access: Callable[[RequestCompleted], None]) 
                 log.info(fact.name, changed=list(fact.changed), by=fact.by)
             case ConfigDeferred():
                 log.warning(fact.name, needs_restart=list(fact.needs_restart))
+            case ConfigShadowed():
+                log.warning(fact.name, keys=fact.keys)
             case ConfigRejected():
                 log.error(fact.name, path=fact.path, problems="; ".join(fact.problems))
             case _:
