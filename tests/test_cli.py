@@ -177,7 +177,7 @@ async def test_a_wrong_config_is_all_said_at_once(tmp_path: Path) -> None:
         assert (code, out) == (2, "")
         assert err.splitlines() == [
             "meshlite: config.toml: policy.timeout: expected `float` > 0.0, got 0",
-            "meshlite: config.toml: services.users.port: expected `int`, got `str`",
+            "meshlite: config.toml: services.users.port: expected `int`, got 'x'",
         ]
     (tmp_path / "config.toml").write_text("[edges.orders.users]\nattempt_timeout = 0.5\n")
     code, out, err = await run(tmp_path, "check")

@@ -172,6 +172,12 @@ class Api:
             raise self._stranger(f"its /api/{key} has no list of {key}")
         return answer
 
+    def rule(self, fault: str) -> Json:
+        """What is in force of a fault; nothing where there is none."""
+        found = (item for item in views.objects(self.all("faults")["faults"]) if item.get("name") == fault)
+        rule = next(found, {}).get("rule")
+        return rule if isinstance(rule, dict) else {}
+
     def named(self, key: str, names: Sequence[str]) -> list[str]:
         """Each of `names` once. Raises _Trouble where one of several is not in the list at /api/KEY."""
         names = list(dict.fromkeys(names))
@@ -344,12 +350,24 @@ def _ask_fault_set(api: Api, options: argparse.Namespace) -> Json:
             body = merge(body, assignment(pair, "seconds=2.5", "faults", options.name, empty=None))
         except ValueError as error:
             raise _Trouble(str(error)) from error
+    if any("." in pair.partition("=")[0] for pair in options.pairs):
+        body = _completed(body, api.rule(options.name))
     try:
         return api.ask("PATCH", "faults", options.name, body=body)
     except _Trouble as trouble:
         if trouble.status != 404:
             raise
+        if not {"service", "kind"} <= body.keys():
+            raise _Trouble(*trouble.lines, "to make a new one, name its service and its kind") from trouble
     return api.ask("PUT", "faults", options.name, body=body)
+
+
+def _completed(body: Json, rule: Json) -> Json:
+    """`body` with tables that are whole: what `rule` has in them stays, but for what is set or taken back."""
+    whole = {key: merge(rule.get(key), value) for key, value in body.items() if isinstance(value, dict)}
+    return body | {
+        key: {name: item for name, item in table.items() if item is not None} for key, table in whole.items()
+    }
 
 
 def _switch(api: Api, names: Sequence[str], *, on: bool) -> Json:

@@ -138,6 +138,6 @@ def _text(error: msgspec.ValidationError, value: object, kind: Any) -> str:
         return f"expected {form}, got {value!r:.60}"
     text = str(error).split(" - at ", maxsplit=1)[0].replace("Expected", "expected")
     text = text.replace("Object missing", "missing").replace("Object contains", "has an").replace("Invalid", "invalid")
-    if ", got" not in text and isinstance(value, str | int | float) and len(given := shown(value)) <= _SHOWN:
-        text += f", got {given}"
+    if isinstance(value, str | int | float) and len(given := shown(value)) <= _SHOWN:
+        text = f"{text.partition(', got ')[0]}, got {given}"
     return text
