@@ -435,6 +435,14 @@ def test_one_unknown_name_and_nothing_is_done(run: Run, fake: FakeControl, actio
     assert [method for method, *_ in fake.asked] == ["GET", "GET"]
 
 
+def test_the_faults_that_are_named_are_listed(run: Run, fake: FakeControl) -> None:
+    """One, or several; of those that there are."""
+    fake.answers["GET", "/api/faults/x"] = 200, fault("x")
+    assert json.loads(run("fault", "list", "x", "--json")[1]) == {"faults": [fault("x")]}
+    fake.answers["GET", "/api/faults/y"] = 404, problem(404, "no fault y; there are x")
+    assert run("fault", "list", "y") == (2, "", "meshlite: no fault y; there are x\n")
+
+
 def test_a_fault_is_deleted(run: Run, fake: FakeControl) -> None:
     """An answer without a body is an answer."""
     fake.state["faults"].append(fault("x"))
@@ -546,7 +554,7 @@ def test_what_is_asked_wrongly_is_one_line_and_exit_2(run: Run, arguments: list[
 
 @pytest.mark.parametrize(
     "arguments",
-    [["fault"], ["fault", "list", "x"], ["service", "stop"], ["service", "halt", "x"], ["reset", "--watch"],
+    [["fault"], ["service", "stop"], ["service", "halt", "x"], ["reset", "--watch"],
      ["fault", "list", "--watch"], ["--watch", "reset"], ["--json", "check"], ["fault", "set", "x"],
      ["breaker", "a", "b"], ["breaker", "a", "b", "half_open"], ["breaker", "reset"]],
 )  # fmt: skip

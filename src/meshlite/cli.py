@@ -109,7 +109,7 @@ def _add_remote(commands: _Commands) -> None:
 
 
 def _add_faults(faults: _Commands, *ask: str) -> None:
-    _add_command(faults, "list", _remote("fault list"), "all of them, on or off", *ask)
+    _add_names(_add_command(faults, "list", _remote("fault list"), "all of them, on or off, or those named", *ask), "*")
     put = _add_command(faults, "set", _remote("fault set"), "change a fault's keys, or make a new fault of them", *ask)
     put.epilog, put.formatter_class = _VALUES, argparse.RawDescriptionHelpFormatter
     put.add_argument("name", metavar="NAME")

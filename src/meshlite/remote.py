@@ -172,12 +172,6 @@ class Api:
             raise self._stranger(f"its /api/{key} has no list of {key}")
         return answer
 
-    def rule(self, fault: str) -> Json:
-        """What is in force of a fault; nothing where there is none."""
-        found = (item for item in views.objects(self.all("faults")["faults"]) if item.get("name") == fault)
-        rule = next(found, {}).get("rule")
-        return rule if isinstance(rule, dict) else {}
-
     def named(self, key: str, names: Sequence[str]) -> list[str]:
         """Each of `names` once. Raises _Trouble where one of several is not in the list at /api/KEY."""
         names = list(dict.fromkeys(names))
@@ -342,6 +336,13 @@ def _ask_reset(api: Api, options: argparse.Namespace) -> Json:
         return trouble.document
 
 
+def _ask_fault_list(api: Api, options: argparse.Namespace) -> Json:
+    """All of them, or those that are named."""
+    if not options.names:
+        return api.all("faults")
+    return {"faults": api.each(api.named("faults", options.names), lambda name: api.ask("GET", "faults", name))}
+
+
 def _ask_fault_set(api: Api, options: argparse.Namespace) -> Json:
     """Change the keys that are named, take back those without a value; a fault that is not there is made of them."""
     body: Json = {}
@@ -351,7 +352,7 @@ def _ask_fault_set(api: Api, options: argparse.Namespace) -> Json:
         except ValueError as error:
             raise _Trouble(str(error)) from error
     if any("." in pair.partition("=")[0] for pair in options.pairs):
-        body = _completed(body, api.rule(options.name))
+        body = _completed(body, _rule(api, options.name))
     try:
         return api.ask("PATCH", "faults", options.name, body=body)
     except _Trouble as trouble:
@@ -360,6 +361,13 @@ def _ask_fault_set(api: Api, options: argparse.Namespace) -> Json:
         if not {"service", "kind"} <= body.keys():
             raise _Trouble(*trouble.lines, "to make a new one, name its service and its kind") from trouble
     return api.ask("PUT", "faults", options.name, body=body)
+
+
+def _rule(api: Api, fault: str) -> Json:
+    """What is in force of a fault; nothing where there is none."""
+    found = [item for item in views.objects(api.all("faults")["faults"]) if item.get("name") == fault]
+    rule = found[0].get("rule") if found else None
+    return rule if isinstance(rule, dict) else {}
 
 
 def _completed(body: Json, rule: Json) -> Json:
@@ -394,7 +402,7 @@ COMMANDS = {
     "status": Command(_ask_status, views.status),
     "edges": Command(_ask_edges, views.edges),
     "breaker": Command(_ask_breaker, lambda answer, paint: views.edges({"edges": [answer]}, paint)),
-    "fault list": Command(lambda api, _: api.all("faults"), views.faults),
+    "fault list": Command(_ask_fault_list, views.faults),
     "fault set": Command(_ask_fault_set, views.fault),
     "fault enable": Command(lambda api, options: _switch(api, options.names, on=True), views.faults),
     "fault disable": Command(lambda api, options: _switch(api, options.names, on=False), views.faults),

@@ -251,7 +251,8 @@ async def test_no_get_changes_anything(world: World) -> None:
         for method in ("GET", "HEAD", "OPTIONS"):
             for target in (path, f"{path}?_method=POST"):
                 answer = await world.ask(method, "control", target, headers=dict(line.split(": ") for line in override))
-                assert answer.status in (404, 405, 422), (method, target)
+                read = {200} if path == "/api/faults/slow-inventory" and target == path else set()
+                assert answer.status in {404, 405, 422, *read}, (method, target)
     await nothing_moved(world, before)
 
 

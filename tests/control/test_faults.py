@@ -41,7 +41,7 @@ async def test_put_makes_one_and_puts_another_in_its_place(world: World) -> None
         assert replaced.status == 200
         assert replaced.json["rule"] == {"phase": "request", "service": "orders", "kind": "error", "status": status}
         assert replaced.json["remaining"] is None
-    assert (await shown(world))["f"] == replaced.json
+    assert (await shown(world))["f"] == (await ask(world, "GET", "f")).json == replaced.json
 
 
 async def test_put_replaces_what_the_file_says_too(start_mesh: StartMesh, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ async def test_delete_removes_it_and_lets_go(world: World) -> None:
     gone = await ask(world, "DELETE", "f")
     assert (gone.status, gone.body) == (204, b"")
     assert (await held).status == 200
-    for method, body in (("DELETE", None), ("PATCH", {"enabled": True})):
+    for method, body in (("DELETE", None), ("PATCH", {"enabled": True}), ("GET", None)):
         missing = await ask(world, method, "f", body)
         assert (missing.status, missing.json["detail"]) == (404, "no fault f; there are slow-inventory")
     await ask(world, "DELETE", "slow-inventory")

@@ -83,6 +83,21 @@ async def list_faults(request: web.Request) -> web.Response:
 
 
 @routes.add(
+    "GET",
+    "/api/faults/{name}",
+    "Read a fault",
+    {200: FaultView},
+    path_types={"name": Name},
+    problems=("not-found",),
+)
+async def read_fault(request: web.Request) -> web.Response:
+    mesh, name = request.app[MESH], request.match_info["name"]
+    if name not in mesh.config.faults:
+        raise unknown("fault", name, mesh.config.faults)
+    return reply(view(mesh, name))
+
+
+@routes.add(
     "PUT",
     "/api/faults/{name}",
     "Make a fault, or put another in its place",
@@ -91,6 +106,7 @@ async def list_faults(request: web.Request) -> web.Response:
     path_types={"name": Name},
     problems=_PROBLEMS,
     links={
+        "read_fault": {"name": "$request.path.name"},
         "patch_fault": {"name": "$request.path.name"},
         "delete_fault": {"name": "$request.path.name"},
         "list_faults": {},
