@@ -436,11 +436,13 @@ def test_one_unknown_name_and_nothing_is_done(run: Run, fake: FakeControl, actio
 
 
 def test_the_faults_that_are_named_are_listed(run: Run, fake: FakeControl) -> None:
-    """One, or several; of those that there are."""
+    """One, or several; one that is unknown is said beside those that there are."""
     fake.answers["GET", "/api/faults/x"] = 200, fault("x")
     assert json.loads(run("fault", "list", "x", "--json")[1]) == {"faults": [fault("x")]}
     fake.answers["GET", "/api/faults/y"] = 404, problem(404, "no fault y; there are x")
     assert run("fault", "list", "y") == (2, "", "meshlite: no fault y; there are x\n")
+    code, out, err = run("fault", "list", "y", "x")
+    assert (code, out.splitlines()[1].split()[0], err) == (1, "x", "meshlite: no fault y; there are x\n")
 
 
 def test_a_fault_is_deleted(run: Run, fake: FakeControl) -> None:

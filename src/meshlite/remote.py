@@ -340,7 +340,7 @@ def _ask_fault_list(api: Api, options: argparse.Namespace) -> Json:
     """All of them, or those that are named."""
     if not options.names:
         return api.all("faults")
-    return {"faults": api.each(api.named("faults", options.names), lambda name: api.ask("GET", "faults", name))}
+    return {"faults": api.each(list(dict.fromkeys(options.names)), lambda name: api.ask("GET", "faults", name))}
 
 
 def _ask_fault_set(api: Api, options: argparse.Namespace) -> Json:
