@@ -203,6 +203,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 async def _run(config: Config, options: argparse.Namespace) -> int:
+    from meshlite import files  # noqa: PLC0415  there is no such limit on Windows
     from meshlite.control.api import create_app  # noqa: PLC0415  `check` and `--version` need no aiohttp
     from meshlite.mesh import Mesh  # noqa: PLC0415
     from meshlite.telemetry import logs  # noqa: PLC0415
@@ -220,7 +221,7 @@ async def _run(config: Config, options: argparse.Namespace) -> int:
         return _load(options)
 
     try:
-        for warning in lint(config):
+        for warning in (*lint(config), *files.make_room(config)):
             log.warning("config.questionable", problem=warning)
         async with Mesh(
             config,
