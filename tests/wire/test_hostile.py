@@ -79,8 +79,9 @@ ANYWHERE = {
     "absolute-form": (request("GET", "http://localhost/healthz"), "200"),
     "absolute-form without a host": (request("GET", "http:///healthz"), MALFORMED),
     "an expectation": (request("GET", "/healthz", "Expect: miracles"), "417 expectation-failed"),
-    "an upgrade to web sockets": (request("GET", "/healthz", "Connection: upgrade", "Upgrade: websocket"), "200"),
-    "an upgrade to HTTP/2": (request("GET", "/healthz", "Connection: upgrade", "Upgrade: h2c"), "200"),
+    "an upgrade to web sockets": (request("GET", "/healthz", "Connection: upgrade", "Upgrade: websocket"), "200, closed"),
+    "an upgrade to HTTP/2": (request("GET", "/healthz", "Connection: upgrade", "Upgrade: h2c"), "200, closed"),
+    "an upgrade that is none": (request("GET", "/healthz", "Upgrade: h2c"), "200"),
     # files
     "a file outside": (request("GET", "/docs/..%2f..%2fetc%2fpasswd"), "404 not-found"),
     "a file outside, plainly": (request("GET", "/docs/../../../../etc/passwd"), "404 not-found"),
@@ -281,6 +282,27 @@ async def test_pipelined_requests_are_answered_in_order(world: World) -> None:
     assert last.kind == "malformed-request"
     assert await wire.ended()
     await wire.close()
+
+
+@pytest.mark.parametrize("protocol", ["h2c", "websocket"])
+@pytest.mark.parametrize("cut", [0, 1, 40])
+async def test_nothing_behind_an_upgrade_is_read_as_a_request(world: World, protocol: str, cut: int) -> None:
+    """It is answered, and the connection ends: a proxy that sends another request behind it sees no answer to a third."""
+    headers = ("Connection: Upgrade, HTTP2-Settings", f"Upgrade: {protocol}")
+    inside = request("DELETE", "/users/3")
+    behind = request("POST", "/users", body=b" " * 40 + inside)
+    at = behind.index(inside) - cut
+    wire = await connect(world, "users")
+    await wire.send(request("POST", "/users", *headers, body=b"{}") + behind[:at])
+    await asyncio.sleep(0.02)
+    await wire.send(behind[at:])
+    first = await wire.answer()
+    assert first is not None
+    assert (first.status, first.kind, first.headers["Connection"]) == (422, "invalid-fields", "close")
+    assert await wire.answer() is None
+    await wire.close()
+    assert (await world.get("users", "/users/3")).status == 200
+    await unharmed(world, "users")
 
 
 @pytest.mark.parametrize("data", [GOOD[:20], GOOD, request("POST", "/users", body=b"{}")[:-1]])

@@ -226,7 +226,11 @@ def as_bytes(response: web.Response) -> bytes:
 
 
 def gate(handler: Handler, limits: LimitsSection, refuse: Refuse) -> Handler:
-    """`handler`, behind what is judged before any application: the version, the length that is declared, `Expect`."""
+    """`handler`, behind what is judged before any application: the version, the length that is declared, `Expect`.
+
+    An `Upgrade` is not followed, and is the last request on its connection: of what comes behind it aiohttp may lose a
+    piece, and read the rest as if it were a request.
+    """
 
     async def refused(request: web.BaseRequest, problem: Problem) -> web.StreamResponse:
         response = refuse(problem, request.method, "unmatched")
@@ -234,11 +238,14 @@ def gate(handler: Handler, limits: LimitsSection, refuse: Refuse) -> Handler:
         request._version = HttpVersion11
         return response
 
-    async def expected(request: web.BaseRequest) -> web.StreamResponse:
+    async def special(request: web.BaseRequest) -> web.StreamResponse:
         try:
-            return await handler(request)
+            response = await handler(request)
         except web.HTTPException as error:  # aiohttp's, of an `Expect` that it cannot meet: no middleware sees it
-            return refuse(from_http(error, request), request.method, "unmatched")
+            response = refuse(from_http(error, request), request.method, "unmatched")
+        if request._message.upgrade:
+            response.force_close()
+        return response
 
     def gated(request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
         headers = request.headers
@@ -247,12 +254,13 @@ def gate(handler: Handler, limits: LimitsSection, refuse: Refuse) -> Handler:
             and hdrs.CONTENT_LENGTH not in headers
             and hdrs.TRANSFER_ENCODING not in headers
             and hdrs.EXPECT not in headers
+            and hdrs.UPGRADE not in headers
         ):
             return handler(request)
         problem = _unacceptable(request, limits)
         if problem is not None:
             return refused(request, problem)
-        return expected(request) if hdrs.EXPECT in headers else handler(request)
+        return special(request) if hdrs.EXPECT in headers or hdrs.UPGRADE in headers else handler(request)
 
     return gated
 
