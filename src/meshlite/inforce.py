@@ -38,7 +38,7 @@ class InForce:
         self._apply = apply
         self._bus = bus
         self._log = log
-        self._ends: dict[str, asyncio.TimerHandle] = {}
+        self._ends: dict[str, tuple[float, asyncio.Handle]] = {}  # uvloop's handles do not all know when
         self._ended = False
         self._file = config.path or config.folder / "config.toml"
 
@@ -50,13 +50,13 @@ class InForce:
     def end(self) -> None:
         """Let no timer go off any more, and begin none."""
         self._ended = True
-        for timer in self._ends.values():
+        for _, timer in self._ends.values():
             timer.cancel()
 
     def remaining(self, fault: str) -> float | None:
         """Seconds until the fault switches itself off; None where it does not."""
-        timer = self._ends.get(fault)
-        return None if timer is None else max(timer.when() - asyncio.get_running_loop().time(), 0.0)
+        end = self._ends.get(fault)
+        return None if end is None else max(end[0] - asyncio.get_running_loop().time(), 0.0)
 
     async def watch(self, reload: Callable[[], Config]) -> None:
         """Take up the file whenever it changes; a look costs some microseconds. The first one reads it in any case."""
@@ -131,10 +131,10 @@ class InForce:
             return
         loop, rules = asyncio.get_running_loop(), self.config.faults
         for name in [name for name in self._ends if rules.get(name) != old.faults.get(name)]:
-            self._ends.pop(name).cancel()
+            self._ends.pop(name)[1].cancel()
         for name, rule in rules.items():
             if rule.enabled and rule.duration is not None and rule != old.faults.get(name):
-                self._ends[name] = loop.call_later(rule.duration, self._over, name)
+                self._ends[name] = loop.time() + rule.duration, loop.call_later(rule.duration, self._over, name)
 
     def _over(self, name: str) -> None:
         del self._ends[name]

@@ -27,6 +27,11 @@ Statuses = Annotated[
     dict[str, Annotated[float, Meta(gt=0, le=1_000_000_000)]],
     Meta(extra_json_schema={"minProperties": 1, "propertyNames": {"pattern": "^[45][0-9][0-9]$"}}),
 ]
+Pattern = Annotated[str, Meta(max_length=200)]
+"""A shell pattern. What Python makes of it can take time that grows with the square of its length."""
+Patterns = Annotated[
+    dict[str, Pattern], Meta(extra_json_schema={"propertyNames": {"pattern": "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"}})
+]
 Headers = Annotated[
     dict[str, str], Meta(extra_json_schema={"propertyNames": {"pattern": "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"}})
 ]
@@ -53,9 +58,9 @@ class FaultRule(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, o
     phase: Literal["request", "response"] | None = None
     # which requests: all of these together
     caller: Caller | None = None
-    route: str | None = None
-    method: str | None = None
-    headers: Headers = {}
+    route: Pattern | None = None
+    method: Pattern | None = None
+    headers: Patterns = {}
     probability: Annotated[float, Meta(ge=0, le=1)] = 1.0
     # which of those, in the order they arrive
     after: Annotated[int, Meta(ge=0, le=1_000_000_000)] = 0

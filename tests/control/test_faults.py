@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Answer, StartMesh, World
+from tests.conftest import Answer, OnLoop, StartMesh, World
 
 HANG = {"service": "users", "kind": "hang"}
 JSON = {"Content-Type": "application/json"}
@@ -42,6 +42,30 @@ async def test_put_makes_one_and_puts_another_in_its_place(world: World) -> None
         assert replaced.json["rule"] == {"phase": "request", "service": "orders", "kind": "error", "status": status}
         assert replaced.json["remaining"] is None
     assert (await shown(world))["f"] == (await ask(world, "GET", "f")).json == replaced.json
+
+
+def test_a_duration_can_be_next_to_nothing(on_loop: OnLoop) -> None:
+    """It is over before anybody sees it, and shown as any other until then."""
+
+    async def test(start_mesh: StartMesh) -> None:
+        world = await start_mesh()
+        created = await ask(world, "PUT", "f", {**HANG, "enabled": True, "duration": 1e-300})
+        assert (created.status, created.json["remaining"]) == (201, 0)
+        while (await shown(world))["f"]["enabled"]:
+            await asyncio.sleep(0)
+
+    on_loop(test)
+
+
+@pytest.mark.parametrize("where", ["route", "method", "headers"])
+async def test_a_pattern_has_a_length(world: World, where: str) -> None:
+    """Python's shell patterns take time that grows with the square of their length: a body's worth would be a hang."""
+    for pattern, status in (("[" * 200, 201), ("[" * 201, 422), ("[" * 200_000, 422)):
+        value = {"x": pattern} if where == "headers" else pattern
+        answer = await ask(world, "PUT", f"f{len(pattern)}", {**HANG, "enabled": True, where: value})
+        assert answer.status == status
+        assert (await world.get("users", "/users/1")).status == 200
+    assert answer.json["errors"][0]["pointer"] == f"/{where}"
 
 
 async def test_put_replaces_what_the_file_says_too(start_mesh: StartMesh, tmp_path: Path) -> None:
