@@ -79,7 +79,10 @@ ANYWHERE = {
     "absolute-form": (request("GET", "http://localhost/healthz"), "200"),
     "absolute-form without a host": (request("GET", "http:///healthz"), MALFORMED),
     "an expectation": (request("GET", "/healthz", "Expect: miracles"), "417 expectation-failed"),
-    "an upgrade to web sockets": (request("GET", "/healthz", "Connection: upgrade", "Upgrade: websocket"), "200, closed"),
+    "an upgrade to web sockets": (
+        request("GET", "/healthz", "Connection: upgrade", "Upgrade: websocket"),
+        "200, closed",
+    ),
     "an upgrade to HTTP/2": (request("GET", "/healthz", "Connection: upgrade", "Upgrade: h2c"), "200, closed"),
     "an upgrade that is none": (request("GET", "/healthz", "Upgrade: h2c"), "200"),
     # files
@@ -287,7 +290,7 @@ async def test_pipelined_requests_are_answered_in_order(world: World) -> None:
 @pytest.mark.parametrize("protocol", ["h2c", "websocket"])
 @pytest.mark.parametrize("cut", [0, 1, 40])
 async def test_nothing_behind_an_upgrade_is_read_as_a_request(world: World, protocol: str, cut: int) -> None:
-    """It is answered, and the connection ends: a proxy that sends another request behind it sees no answer to a third."""
+    """It is answered, and the connection ends: nobody can hide a request in the body of the next one."""
     headers = ("Connection: Upgrade, HTTP2-Settings", f"Upgrade: {protocol}")
     inside = request("DELETE", "/users/3")
     behind = request("POST", "/users", body=b" " * 40 + inside)

@@ -229,6 +229,27 @@ async def test_an_answer_is_taken_in_time(start_mesh: StartMesh, closing: bool) 
     await unharmed(world, "users")
 
 
+async def test_a_large_file_waits_in_pieces(start_mesh: StartMesh) -> None:
+    """Who asks for it and reads nothing costs a piece of it, not a copy; HEAD says its length."""
+    world = await start_mesh()
+    wires = [await connect(world, "users") for _ in range(3)]
+    for wire in wires:
+        wire._writer.transport.pause_reading()
+        await wire.send(request("GET", BUNDLE) * 30)
+    listener = world.mesh.services["users"]._listener
+    await until(lambda: all(one._wire is not None and one._wire.get_write_buffer_size() for one in listener._open))
+    await asyncio.sleep(0.1)
+    assert len(listener._open) == 3
+    assert all(one._wire.get_write_buffer_size() < 300_000 for one in listener._open)
+    wires[0]._writer.transport.resume_reading()
+    answer = await wires[0].answer()
+    assert answer is not None
+    for wire in wires:
+        await wire.close()
+    head = await world.ask("HEAD", "users", BUNDLE)
+    assert int(head.headers["Content-Length"]) == len(answer.body) > 1_000_000
+
+
 @pytest.mark.looptime
 async def test_an_answer_that_is_taken_slowly_but_in_time_is_whole(start_mesh: StartMesh) -> None:
     """Cut is who does not read, not who reads at leisure."""

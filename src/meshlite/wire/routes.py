@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from aiohttp import web
+from aiohttp import Payload, web
+from aiohttp.abc import AbstractStreamWriter
 
 from meshlite.events import PROBES
 from meshlite.wire.messages import is_list, no_query, reply
@@ -220,6 +221,7 @@ _POLICY = (
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+_PIECE = 65_536
 _AS_SAID = {"X-Content-Type-Options": "nosniff"}
 
 
@@ -235,8 +237,23 @@ def _docs(title: str) -> Handler:
 
 @functools.cache
 def _swagger(name: str) -> bytes:
-    """A file of Swagger UI, read once. Whole: a part (`Range`) would be refused past every middleware."""
+    """A file of Swagger UI, read once. Not by aiohttp: a part (`Range`) would be refused past every middleware."""
     return (SWAGGER / name).read_bytes()
+
+
+class _Pieces(Payload):
+    """A body that goes out as it is taken: a client that reads nothing holds a piece of it, not a copy of it all."""
+
+    def __init__(self, value: bytes) -> None:
+        super().__init__(value)
+        self._size = len(value)
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        return str(self._value, encoding, errors)
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        for start in range(0, len(self._value), _PIECE):
+            await writer.write(self._value[start : start + _PIECE])
 
 
 async def _docs_file(request: web.Request) -> web.StreamResponse:
@@ -245,7 +262,6 @@ async def _docs_file(request: web.Request) -> web.StreamResponse:
         return web.Response(text=_START, content_type="text/javascript", headers=_AS_SAID)
     if name in {"swagger-ui.css", "swagger-ui-bundle.js"}:
         kind = "text/css" if name.endswith(".css") else "text/javascript"
-        return web.Response(
-            body=_swagger(name), content_type=kind, headers={"Cache-Control": "max-age=86400", **_AS_SAID}
-        )
+        headers = {"Cache-Control": "max-age=86400", **_AS_SAID}
+        return web.Response(body=_Pieces(_swagger(name)), content_type=kind, headers=headers)
     raise Problem("not-found", f"no file {name} here")
