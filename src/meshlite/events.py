@@ -39,6 +39,8 @@ class RequestCompleted(Fact, frozen=True, omit_defaults=True):
     caller: str
     attempt: int = 1
     fault: str | None = None
+    trace_id: str = ""
+    span_id: str = ""
 
 
 class CallCompleted(Fact, frozen=True):

@@ -24,6 +24,7 @@ from meshlite.resilience.edge import Edge
 from meshlite.service import CUT, Service
 from meshlite.telemetry import logs
 from meshlite.telemetry.metrics import Metrics
+from meshlite.telemetry.traces import Traces
 from meshlite.telemetry.watchdog import Watchdog
 from meshlite.wire.boundary import Boundary, is_boundary
 from meshlite.wire.connection import Connection
@@ -62,6 +63,7 @@ class Mesh:
         self.edges: dict[tuple[str, str], Edge] = {}
         self.control_url: str | None = None
         self.metrics = Metrics(__version__)
+        self.traces = Traces(clock)
         self.bus = bus
         self.bus.subscribe(logs.sink(log, access or logs.through(log)))
         self.bus.subscribe(self.metrics.sink)
@@ -109,6 +111,7 @@ class Mesh:
                 clock=self.clock,
                 everyone=everyone,
                 committed=self.metrics.commits(name),
+                tracer=self.traces,
             )
             self._stack.callback(service.abandon)
             self.services[name] = service
@@ -171,6 +174,7 @@ class Mesh:
             bus=self.bus,
             clock=self.clock,
             random=Random(f"{self.config.mesh.seed}:{caller}→{callee}"),  # noqa: S311  jitter, one stream an edge
+            tracer=self.traces,
         )
         try:
             yield edge

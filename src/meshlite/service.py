@@ -19,6 +19,7 @@ from meshlite.errors import StartError
 from meshlite.events import Bus, ServiceMoved
 from meshlite.faults import Faults
 from meshlite.resilience.edge import Edge
+from meshlite.spans import Tracer
 from meshlite.telemetry.live import Load
 from meshlite.wire.boundary import Boundary
 from meshlite.wire.connection import Connection
@@ -46,6 +47,7 @@ class Service:
         clock: Callable[[], float],
         everyone: set[Connection] | None = None,
         committed: Callable[[int, float], None],
+        tracer: Tracer | None = None,
     ) -> None:
         """Bind its port. Raises StartError. `everyone` are the open connections of all services.
 
@@ -56,7 +58,7 @@ class Service:
         self.reason = ""
         self.peers: dict[str, Edge] = {}
         self.faults = Faults(name, config.mesh.seed, headers=config.mesh.allow_header_faults)
-        self.boundary = Boundary(name, bus=bus, log=log, clock=clock, faults=self.faults)
+        self.boundary = Boundary(name, bus=bus, log=log, clock=clock, faults=self.faults, tracer=tracer)
         self._config = config
         self._everyone = everyone
         self._committed = committed

@@ -16,7 +16,9 @@ from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from meshlite import propagation
 from meshlite.errors import StartError, StorageError
+from meshlite.spans import OK, StorageSpan, new_span_id
 
 T = TypeVar("T")
 Job = Callable[[sqlite3.Connection], T]
@@ -49,6 +51,7 @@ class Database:
         self._loop = asyncio.get_running_loop()
         self._pending: list[tuple[Job[Any], asyncio.Future[Any]]] = []
         self._closed = False
+        self._jobs = 1  # of the last commit
         self._busy = False  # a commit is under way, or about to be
         self._committing: asyncio.Future[Any] | None = None
         self._known: dict[tuple[Any, ...], list[Any]] = {}
@@ -96,6 +99,35 @@ class Database:
         """
         if self._closed:
             raise StorageError("the database has been closed")
+        inbound = propagation.current.get()
+        if inbound is None or inbound.trace is None:
+            return await self._written(job)
+        trace, outcome, rolled_back = inbound.trace, "cancelled", False
+        started = trace.tracer.clock()
+        try:
+            result = await self._written(job)
+            outcome = OK
+            return result
+        except StorageError:
+            outcome = "storage_unavailable"
+            raise
+        except Exception:  # the job's own: nothing is wrong with the storage
+            outcome, rolled_back = OK, True
+            raise
+        finally:
+            span = StorageSpan(
+                span_id=new_span_id(),
+                parent_id=inbound.span_id,
+                service=inbound.service,
+                start=started,
+                seconds=trace.tracer.clock() - started,
+                outcome=outcome,
+                jobs=self._jobs,
+                rolled_back=rolled_back,
+            )
+            trace.add(span)
+
+    async def _written(self, job: Job[T]) -> T:
         future: asyncio.Future[T] = self._loop.create_future()
         self._known.clear()
         if self._executor is None:
@@ -128,7 +160,7 @@ class Database:
         self._committing.add_done_callback(lambda done: self._committed(futures, done, began))
 
     def _committed(self, futures: list[asyncio.Future[Any]], done: "asyncio.Future[list[Any]]", began: float) -> None:
-        self._busy, self._committing = False, None
+        self._busy, self._committing, self._jobs = False, None, len(futures)
         error = done.exception()
         _settle(futures, done.result() if error is None else [_Failed(error)] * len(futures))
         if self._pending:

@@ -25,6 +25,8 @@ OPERATIONS = {
     "GET /api/config": "application/json",
     "GET /api/events": "text/event-stream",
     "GET /api/logs": "application/json",
+    "GET /api/traces": "application/json",
+    "GET /api/traces/{trace_id}": "application/json",
     "GET /metrics": "text/plain",
     "GET /healthz": "application/json",
     "GET /readyz": "application/json",
@@ -195,8 +197,10 @@ async def test_the_document_has_every_operation(world: World) -> None:
             changes = method in ("post", "put", "patch", "delete")
             assert changes == ("403" in operation["responses"]), path
     assert found == OPERATIONS
+    trace_id = "0af7651916cd43dd8448eb211c80319c"
+    await world.get("users", "/users/1", headers={"Traceparent": f"00-{trace_id}-b7ad6b7169203331-01"})
     for operation, media in OPERATIONS.items():
-        method, path = operation.split()
+        method, path = operation.format(name="", caller="", callee="", action="", trace_id=trace_id).split()
         if method == "GET":
             answer = await world.ask("HEAD", "control", path.replace("{name}", "slow-inventory"))
             assert (answer.status, answer.headers["Content-Type"].split(";")[0]) == (200, media)

@@ -10,7 +10,7 @@ from msgspec.structs import asdict
 
 from meshlite import __version__
 from meshlite.config import EDGES, HOT, SERVICES
-from meshlite.control import faults  # noqa: F401  its routes
+from meshlite.control import faults, traces  # noqa: F401  their routes
 from meshlite.control.base import FEED, LINES, MESH, RATES, Lines, routes, unknown
 from meshlite.control.feed import KINDS, Feed
 from meshlite.control.guard import make_guard

@@ -9,8 +9,9 @@ import aiohttp
 from aiohttp_retry import RetryOptionsBase
 
 from meshlite.config import RetryPolicy
-from meshlite.errors import CalleeFailed, CallError, CallRefused
+from meshlite.errors import CalleeFailed, CallError, CallRefused, CircuitOpenError
 from meshlite.resilience.budget import RetryBudget
+from meshlite.spans import AttemptSpan, CallSpan, Trace, new_span_id
 
 
 class Retries:
@@ -40,8 +41,8 @@ class Retries:
 class Call(RetryOptionsBase):
     """One call on its way: how much time it has, what its attempts came to, whether another one makes sense.
 
-    It is aiohttp-retry's options for this one request. aiohttp-retry asks `isinstance(error, exceptions[i])`; this
-    object stands there itself, so that it sees the error and can judge it.
+    `span` is what is told of it in `trace`. It is aiohttp-retry's options for this one request. aiohttp-retry asks
+    `isinstance(error, exceptions[i])`; this object stands there itself, so that it sees the error and can judge it.
     """
 
     methods = frozenset[str]()  # a response is never retried: a failing one has become an error before
@@ -50,10 +51,17 @@ class Call(RetryOptionsBase):
     evaluate_response_callback = None
 
     def __init__(
-        self, retries: Retries, clock: Callable[[], float], deadline: float | None, route: str, repeatable: bool
+        self,
+        retries: Retries,
+        clock: Callable[[], float],
+        deadline: float | None,
+        repeatable: bool,
+        trace: Trace,
+        span: CallSpan,
     ) -> None:
         self.deadline = deadline
-        self.route = route
+        self.trace = trace
+        self.span = span
         self.made = 0
         self.sent = False
         self.failure: CallError | None = None
@@ -61,7 +69,13 @@ class Call(RetryOptionsBase):
         self._retries = retries
         self._clock = clock
         self._repeatable = repeatable
-        self._wait = 0.0
+        self.backoff = 0.0
+        """Seconds waited before the attempt that comes next."""
+
+    @property
+    def route(self) -> str:
+        """The method, and the route's template, of the callee."""
+        return self.span.operation
 
     @property
     def attempts(self) -> int:  # type: ignore[override]
@@ -81,21 +95,54 @@ class Call(RetryOptionsBase):
         self.sent = self.sent or error.sent
         return error
 
+    def attempt(self, span_id: str, started: float, outcome: str) -> AttemptSpan:
+        """What is to be told of an attempt that has ended just now."""
+        span = self.span
+        return AttemptSpan(
+            span_id=span_id,
+            parent_id=span.span_id,
+            service=span.service,
+            start=started,
+            seconds=self._clock() - started,
+            outcome=outcome,
+            callee=span.callee,
+            operation=span.operation,
+            number=self.made,
+            backoff=self.backoff,
+        )
+
+    def refused(self, error: CallRefused) -> None:
+        """Tell of the attempt that was not made."""
+        told = self.attempt(new_span_id(), self._clock(), error.reason)
+        told.number, told.seconds, told.retry_after = self.made + 1, 0.0, error.retry_after
+        if isinstance(error, CircuitOpenError):
+            told.breaker = self.span.breaker = str(error.state)
+        self.trace.add(told)
+
+    def ended(self, outcome: str, seconds: float) -> None:
+        """Tell of the call, which is the whole of its trace where nothing asked for it."""
+        span, trace = self.span, self.trace
+        span.outcome, span.seconds, span.attempts = outcome, seconds, self.made
+        if span.parent_id is None:
+            trace.end(span)
+        else:
+            trace.add(span)
+
     def __instancecheck__(self, error: Any) -> bool:
         """Whether to try again after `error`."""
         if not isinstance(error, CallError) or isinstance(error, CallRefused):
             return False
         if (isinstance(error, CalleeFailed) and error.shed) or (error.sent and not self._repeatable):
             return False
-        self._wait = max(self._retries.backoff(self.made), error.retry_after or 0.0)
+        self.backoff = max(self._retries.backoff(self.made), error.retry_after or 0.0)
         left = self.left()
-        if left is not None and self._wait >= left:
+        if left is not None and self.backoff >= left:
             return False
         self.over_budget = not self._retries.budget.withdraw()
         return not self.over_budget
 
     def get_timeout(self, attempt: int, response: aiohttp.ClientResponse | None = None) -> float:
-        return self._wait
+        return self.backoff
 
 
 current: ContextVar[Call] = ContextVar("call")

@@ -41,6 +41,7 @@ from meshlite.resilience.deadline import attempt_limit, is_callees_fault, millis
 from meshlite.resilience.facts import Outcome, State
 from meshlite.resilience.middleware import Answer, retry_after
 from meshlite.resilience.retry import IDEMPOTENT
+from meshlite.spans import OK, CallSpan, Trace, Tracer, new_span_id, new_trace_id
 
 _FAILING = frozenset({408, 429})
 _UNGUESSED = 30.0
@@ -58,6 +59,7 @@ class Edge:
 
     Its calls return an `aiohttp.ClientResponse` whose body has been read, for 2xx, 3xx and 4xx (408 and 429 excepted);
     everything else is a `CallError`. Close it in the end. `clock` is monotonic, in seconds; `random` makes the jitter.
+    `tracer` hands the traces of its calls over to the callee.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Edge:
         bus: Bus,
         clock: Callable[[], float],
         random: Random,
+        tracer: Tracer | None = None,
     ) -> None:
         self.caller = caller
         self.callee = callee
@@ -77,6 +80,8 @@ class Edge:
         self.policy = policy
         self.clock = clock
         self._url = url
+        self._port = URL(url).port
+        self._tracer = tracer or Tracer(clock)
         self.in_flight = 0
         """Attempts under way."""
         self._bus = bus
@@ -144,7 +149,8 @@ class Edge:
         """One call, with as many attempts as the policy and the time allow. Raises CallError.
 
         Only an idempotent method, a request with an `Idempotency-Key`, or one that never got a connection is tried
-        again. What the current request brought (its id, its trace, its deadline) goes along.
+        again. What the current request brought (its id, its trace, its deadline) goes along; where there is none, the
+        call has a trace of its own.
         """
         started = self.clock()
         inbound = propagation.current.get()
@@ -155,17 +161,17 @@ class Edge:
             if inbound.deadline is not None:
                 deadline = inbound.deadline if deadline is None else min(deadline, inbound.deadline)
             sent_headers[propagation.REQUEST_ID] = inbound.request_id
-            sent_headers[propagation.TRACEPARENT] = inbound.trace()
             if inbound.tracestate is not None:
                 sent_headers[propagation.TRACESTATE] = inbound.tracestate
         data = None
         if json is not None:
             data = msgspec.json.encode(json)
             sent_headers["Content-Type"] = "application/json"
-        call = Call(self._retries, self.clock, deadline, f"{method} {route or path}", repeatable)
+        trace, span = self._begun(inbound, started, f"{method} {route or path}")
+        call = Call(self._retries, self.clock, deadline, repeatable, trace, span)
         calls.current.set(call)
         self._retries.budget.deposit()
-        outcome = "cancelled"
+        outcome = reason = "cancelled"
         try:
             response: aiohttp.ClientResponse = await self._client.request(
                 method,
@@ -178,7 +184,10 @@ class Edge:
             )
         except CallError as error:
             raised = self._accounted(error, call)
-            outcome = "injected" if raised.injected else raised.reason
+            outcome, reason = "injected" if raised.injected else raised.reason, _reason(raised)
+            span.retry_after = raised.retry_after
+            if isinstance(raised, CallRefused):
+                call.refused(raised)
             try:
                 if raised is error:
                     raise
@@ -187,10 +196,31 @@ class Edge:
                 call.failure = None
                 del raised
         else:
-            outcome = "ok"
+            outcome = reason = OK
+            span.status = response.status
             return response
         finally:
-            self._bus.publish(CallCompleted(self.caller, self.callee, outcome, call.made, self.clock() - started))
+            seconds = self.clock() - started
+            self._bus.publish(CallCompleted(self.caller, self.callee, outcome, call.made, seconds))
+            call.ended(reason, seconds)
+
+    def _begun(self, inbound: propagation.Inbound | None, started: float, operation: str) -> tuple[Trace, CallSpan]:
+        """The trace that a call belongs to, and its span there."""
+        span = CallSpan(
+            span_id=new_span_id(),
+            parent_id=None,
+            service=self.caller,
+            start=started,
+            seconds=0.0,
+            callee=self.callee,
+            operation=operation,
+        )
+        if inbound is None:
+            return Trace(self._tracer, new_trace_id(), True, started), span
+        if inbound.trace is None:
+            return Trace(self._tracer, inbound.trace_id, inbound.sampled, started), span
+        span.parent_id = inbound.span_id
+        return inbound.trace, span
 
     def _accounted(self, error: CallError, call: Call) -> CallError:
         """The error that leaves the edge: with its edge, and with what the attempts before it came to."""
@@ -228,7 +258,11 @@ class Edge:
         if not bulkhead.try_acquire():
             call = calls.current.get()
             self._breakers.check(call.route)
-            await bulkhead.acquire(call.left())
+            came = self.clock()
+            try:
+                await bulkhead.acquire(call.left())
+            finally:
+                call.span.waited += self.clock() - came
         try:
             return await handler(request)
         finally:
@@ -245,24 +279,39 @@ class Edge:
         call.made += 1
         self.in_flight += 1
         request.headers[propagation.ATTEMPT] = str(call.made)
+        span_id, trace = new_span_id(), call.trace
+        request.headers[propagation.TRACEPARENT] = trace.traceparent(span_id)
+        self._tracer.set_out(span_id, trace)
+        call.span.breaker = self._breakers.state(call.route)
+        response, outcome, began = None, "cancelled", self.clock()
         try:
             async with asyncio.timeout(limit):
                 response = await handler(request)
                 await response.read()
+            outcome = _outcome(response)
         except TimeoutError as error:
+            outcome = CallTimedOut.reason
             raise call.failed(self._timed_out(policy, limit or 0.0, True)) from error
         except aiohttp.ClientConnectorError as error:
+            outcome = CalleeUnreachable.reason
             unreachable = CalleeUnreachable(f"{self.name}: no connection: {error.strerror or error}", retry_after=None)
             unreachable.sent = False
             raise call.failed(unreachable) from error
         except (aiohttp.ClientError, OSError) as error:
+            outcome = CalleeUnreachable.reason
             raise call.failed(
                 CalleeUnreachable(f"{self.name}: the connection broke: {error or type(error).__name__}")
             ) from error
         finally:
             self.in_flight -= 1
+            self._tracer.came_back(span_id)
+            told = call.attempt(span_id, began, outcome)
+            told.port, told.timeout, told.breaker = self._port, limit, call.span.breaker
+            if response is not None:
+                told.status, told.injected = response.status, response.headers.get(propagation.FAULT)
+            trace.add(told)
         call.sent = True
-        if response.status < 500 and response.status not in _FAILING:
+        if outcome == OK:
             return response
         raise call.failed(
             CalleeFailed(
@@ -290,7 +339,18 @@ class Edge:
             self._breakers.check(f"{method} {route}")
         except CircuitOpenError as error:
             self._named(error)
+            self._looked(error, f"{method} {route}")
             raise
+
+    def _looked(self, error: CircuitOpenError, operation: str) -> None:
+        """Tell of a call that was refused before it was begun."""
+        inbound, now = propagation.current.get(), self.clock()
+        if inbound is not None and inbound.trace is not None:
+            trace, span = self._begun(inbound, now, operation)
+            span.retry_after = error.retry_after
+            call = Call(self._retries, self.clock, None, False, trace, span)
+            call.refused(error)
+            call.ended(error.reason, 0.0)
 
     def _moved(self, event: facts.BreakerMoved) -> None:
         opened = event.to_state in (State.OPEN, State.FORCED_OPEN)
@@ -344,6 +404,16 @@ class Edge:
     async def close(self) -> None:
         """Close all connections."""
         await self._session.close()
+
+
+def _outcome(response: aiohttp.ClientResponse) -> str:
+    status = response.status
+    return OK if status < 500 and status not in _FAILING else f"http_{status}"
+
+
+def _reason(error: CallError) -> str:
+    """Why a call failed, as its span says it."""
+    return f"http_{error.status}" if isinstance(error, CalleeFailed) else error.reason
 
 
 class _Silent:

@@ -15,6 +15,7 @@ import msgspec
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
+from meshlite import propagation
 from meshlite.events import (
     PROBES,
     BreakerMoved,
@@ -202,7 +203,12 @@ def make(stream: BinaryIO, style: str, level: str, *, colors: bool = False) -> L
         level = name if name in _LEVELS else "error"
         if _LEVELS[level] < least:
             raise structlog.DropEvent
-        return {"timestamp": now(), "level": level, **event}
+        stamped = {"timestamp": now(), "level": level, **event}
+        inbound = propagation.current.get()
+        if inbound is not None and inbound.trace is not None:
+            stamped.setdefault("trace_id", inbound.trace_id)
+            stamped.setdefault("span_id", inbound.span_id)
+        return stamped
 
     render: list[structlog.typing.Processor] = (
         [_for_people(colors)] if style == "console" else [structlog.processors.JSONRenderer(serializer=_encode)]

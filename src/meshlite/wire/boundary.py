@@ -21,6 +21,8 @@ from meshlite.faults import HEADER, Faults, strike
 from meshlite.harm import harm
 from meshlite.resilience.bulkhead import Bulkhead
 from meshlite.resilience.deadline import way_back
+from meshlite.spans import OK, ServerSpan, Trace, Tracer
+from meshlite.wire.degraded import HEADER as DEGRADED
 from meshlite.wire.messages import reply
 from meshlite.wire.problems import CONTENT_TYPE, Problem, from_http, unavailable
 
@@ -45,6 +47,38 @@ def _overloaded() -> web.Response:
     return web.Response(body=_OVERLOADED_BODY, status=_OVERLOADED.status, headers=_OVERLOADED_HEADERS)
 
 
+def _told(
+    inbound: propagation.Inbound,
+    method: str,
+    route: str,
+    status: int,
+    degraded: str | None,
+    started: float,
+    seconds: float,
+) -> ServerSpan:
+    """The span of a request that has ended."""
+    if status < 500 and status != CLIENT_CLOSED_REQUEST:
+        outcome = OK
+    else:
+        outcome = "cancelled" if status == CLIENT_CLOSED_REQUEST else f"http_{status}"
+    return ServerSpan(
+        span_id=inbound.span_id,
+        parent_id=inbound.parent_id,
+        service=inbound.service,
+        start=started,
+        seconds=seconds,
+        outcome=outcome,
+        method=method,
+        route=route,
+        status=status,
+        request_id=inbound.request_id,
+        caller=inbound.caller,
+        attempt=inbound.attempt,
+        fault=inbound.fault,
+        degraded=degraded,
+    )
+
+
 class Boundary:
     """The boundary of one service.
 
@@ -60,7 +94,9 @@ class Boundary:
         clock: Callable[[], float],
         faults: Faults | None = None,
         guard: Callable[[web.Request], None] | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
+        """`tracer`: where traces are joined, or begin; without one nothing is traced."""
         self.service = service
         self.in_flight = 0
         self.shed = 0
@@ -72,6 +108,7 @@ class Boundary:
         self._clock = clock
         self._faults = faults
         self._guard = guard
+        self._tracer = tracer
         self.admission: Bulkhead | None = None
 
     def admit(self, policy: AdmissionPolicy | None) -> None:
@@ -99,7 +136,7 @@ class Boundary:
 
     def middleware(self) -> Middleware:
         """What goes into `web.Application.middlewares`, outermost."""
-        clock, publish, service = self._clock, self._bus.publish, self.service
+        clock, publish, service, tracer = self._clock, self._bus.publish, self.service, self._tracer
 
         @web.middleware
         async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -108,7 +145,11 @@ class Boundary:
             propagation.current.set(inbound)  # each request runs in a task, and so in a context, of its own
             resource = request.match_info.route.resource
             route = resource.canonical if resource is not None else "unmatched"
-            status = CLIENT_CLOSED_REQUEST
+            if tracer is not None and route not in PROBES:
+                joined = tracer.joined(inbound.parent_id)
+                inbound.trace = joined or Trace(tracer, inbound.trace_id, inbound.sampled, started)
+                inbound.service = service
+            status, degraded = CLIENT_CLOSED_REQUEST, None
             self.in_flight += 1
             try:
                 try:
@@ -122,6 +163,7 @@ class Boundary:
                     response = self._explained(error, request, inbound, route)
                 status = response.status
                 headers = response.headers
+                degraded = headers.get(DEGRADED)
                 headers[propagation.REQUEST_ID] = inbound.request_id
                 headers["Server"] = propagation.SERVER
                 if inbound.fault is not None:
@@ -132,19 +174,28 @@ class Boundary:
                 return response
             finally:
                 self.in_flight -= 1
+                seconds, traced = clock() - started, inbound.trace
                 publish(
                     RequestCompleted(
                         service,
                         request.method,
                         route,
                         status,
-                        round((clock() - started) * 1000, 2),
+                        round(seconds * 1000, 2),
                         inbound.request_id,
                         inbound.caller,
                         inbound.attempt,
                         inbound.fault,
+                        "" if traced is None else inbound.trace_id,
+                        "" if traced is None else inbound.span_id,
                     )
                 )
+                if traced is not None:
+                    ended = _told(inbound, request.method, route, status, degraded, started, seconds)
+                    if joined is None:
+                        traced.end(ended)
+                    else:
+                        traced.add(ended)
 
         return boundary
 

@@ -1,0 +1,136 @@
+"""Which traces are kept, in memory: the latest, and in rooms of their own those that are worth a look later.
+
+It is decided when a trace's first span has ended, by what came of it. A flood of good answers pushes out nothing but
+good answers: what a fault struck, what failed, and what went wrong inside of a good answer have rooms of their own, and
+each operation keeps its slowest of the last minutes. What ends after the first span is added to its trace, and may move
+it to another room.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from heapq import heappush, heappushpop
+from typing import Literal
+
+from meshlite.spans import OK, CallSpan, ServerSpan, Span, Trace, Tracer
+
+LATEST = 300
+ROOM = 150
+SLOWEST = 8
+"""Traces kept of each operation, for each of two spells."""
+SPELL = 300.0
+OPERATIONS = 64
+"""Operations whose slowest are kept; those that come later have none."""
+
+Kept = Literal["latest", "slow", "failed", "injected"]
+Room = Literal["injected", "failed", "flawed"]
+Export = Callable[[Trace, Sequence[Span]], None]
+_WHAT_FOR: dict[str, Kept] = {"injected": "injected", "failed": "failed", "flawed": "failed"}
+
+
+class Traces(Tracer):
+    """The traces of one mesh. `export`, where it is set, is told of every span of every trace, once."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__(clock)
+        self.export: Export | None = None
+        self._latest: deque[Trace] = deque(maxlen=LATEST)
+        self._rooms: dict[Room, deque[Trace]] = {
+            "injected": deque(maxlen=ROOM),
+            "failed": deque(maxlen=ROOM),
+            "flawed": deque(maxlen=ROOM),
+        }
+        self._slowest: dict[tuple[str, str, str], _Slowest] = {}
+
+    def ended(self, trace: Trace, root: ServerSpan | CallSpan) -> None:
+        self._latest.append(trace)
+        room = _room(trace, root)
+        if room is not None:
+            trace.room = room
+            self._rooms[room].append(trace)
+        else:
+            key = _operation(root)
+            slowest = self._slowest.get(key) or self._first(key)
+            end = root.start + root.seconds
+            if root.seconds > slowest.least or end >= slowest.until:
+                slowest.take(trace, root.seconds, end)
+        if self.export is not None:
+            self.export(trace, (*trace.spans, root))
+
+    def _first(self, key: tuple[str, str, str]) -> "_Slowest":
+        slowest = _Slowest()
+        if len(self._slowest) < OPERATIONS:
+            self._slowest[key] = slowest
+        return slowest
+
+    def late(self, trace: Trace, span: Span) -> None:
+        if trace.root is not None and (room := _room(trace, trace.root)) is not None and room != trace.room:
+            trace.room = room
+            self._rooms[room].append(trace)
+        if self.export is not None:
+            self.export(trace, (span,))
+
+    def kept(self) -> Iterator[tuple[Trace, Kept]]:
+        """Every trace that is kept, once, in no order, and what for: "latest" where nothing else is to be said."""
+        slowest = [trace for operation in self._slowest.values() for trace in operation.traces()]
+        seen: set[int] = set()
+        kept: Kept = "latest"
+        for traces in (self._latest, *self._rooms.values(), slowest):
+            for trace in traces:
+                if id(trace) not in seen:
+                    seen.add(id(trace))
+                    yield trace, _WHAT_FOR.get(trace.room, kept)
+            kept = "slow"  # what is no longer among the latest, and in none of the rooms
+
+    def find(self, trace_id: str) -> tuple[Trace, Kept] | None:
+        """The trace of that id; of several, which a caller has begun under one id, the latest."""
+        found = [pair for pair in self.kept() if pair[0].trace_id == trace_id]
+        return max(found, key=lambda pair: pair[0].start, default=None)
+
+
+class _Slowest:
+    """The slowest traces of one operation: of this spell and of the one before. `least` is what more is needed for."""
+
+    __slots__ = ("_before", "_now", "_number", "least", "until")
+
+    def __init__(self) -> None:
+        self.least = -1.0
+        self.until = 0.0
+        self._number = 0
+        self._now: list[tuple[float, int, Trace]] = []
+        self._before: list[tuple[float, int, Trace]] = []
+
+    def take(self, trace: Trace, seconds: float, now: float) -> None:
+        """Take in a trace that is slow enough, or the first one of a new spell."""
+        if now >= self.until:
+            self._before = self._now if now < self.until + SPELL else []
+            self._now, self.until = [], now + SPELL
+        self._number += 1
+        entry = (seconds, self._number, trace)  # the number, lest two traces be compared
+        if len(self._now) < SLOWEST:
+            heappush(self._now, entry)
+        else:
+            heappushpop(self._now, entry)
+        self.least = self._now[0][0] if len(self._now) == SLOWEST else -1.0
+
+    def traces(self) -> list[Trace]:
+        """Those that are kept."""
+        return [trace for _, _, trace in (*self._now, *self._before)]
+
+
+def _operation(root: ServerSpan | CallSpan) -> tuple[str, str, str]:
+    if isinstance(root, ServerSpan):
+        return root.service, root.method, root.route
+    return root.service, root.callee, root.operation
+
+
+def _room(trace: Trace, root: ServerSpan | CallSpan) -> Room | None:
+    """Where a trace belongs, if anywhere: something in it was injected, it failed, or something in it did."""
+    flawed = False
+    for span in (root, *trace.spans):
+        if isinstance(span, ServerSpan) and span.fault is not None:
+            return "injected"
+        if span.outcome != OK:
+            flawed = True
+    if root.outcome != OK:
+        return "failed"
+    return "flawed" if flawed else None
