@@ -10,13 +10,18 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from meshlite import __version__
 from meshlite.config import Config, load
 from meshlite.errors import ConfigError, StartError
 from meshlite.lint import lint
 from meshlite.validation import one_line
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+    from meshlite.telemetry.otel import Exporter
 
 USER_ERROR = 2
 _GC_YOUNG = 50_000
@@ -213,6 +218,7 @@ async def _run(config: Config, options: argparse.Namespace) -> int:
     log, access, writer, set_level, recent = logs.make(sys.stderr.buffer, style, config.log.level, colors=terminal)
     handler = logs.StdlibHandler(log)
     logging.getLogger().addHandler(handler)
+    exporter = _exporter(log)
     stopping = asyncio.Event()
     _on_signals(stopping, writer.close)
 
@@ -230,6 +236,7 @@ async def _run(config: Config, options: argparse.Namespace) -> int:
             control=partial(create_app, lines=recent.lines),
             reload=reload,
             set_level=set_level,
+            export=None if exporter is None else exporter.export,
         ) as mesh:
             if hasattr(signal, "SIGHUP"):
                 asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, mesh.inforce.take_up, reload)
@@ -241,8 +248,32 @@ async def _run(config: Config, options: argparse.Namespace) -> int:
             await stopping.wait()
         return 0
     finally:
+        if exporter is not None:
+            await exporter.close()
         logging.getLogger().removeHandler(handler)
         writer.close()
+
+
+def _exporter(log: "FilteringBoundLogger") -> "Exporter | None":
+    """What sends spans out, where OpenTelemetry's variables ask for it, its SDK is there, and the protocol is ours."""
+    from meshlite.telemetry import traces  # noqa: PLC0415
+
+    if not traces.asked_for(os.environ):
+        return None
+    problem = ""
+    if (wanted := traces.protocol(os.environ)) != traces.PROTOCOL:
+        problem = f"OTEL_EXPORTER_OTLP_PROTOCOL asks for {wanted}: only {traces.PROTOCOL} is spoken here"
+    else:
+        try:
+            from meshlite.telemetry import otel  # noqa: PLC0415  an extra, and 0.1 s
+
+            return otel.start(__version__, os.environ)
+        except ImportError as error:
+            problem = f"OTEL_* asks for it, and {error.name} is not installed: pip install 'meshlite[otel]'"
+        except ValueError as error:  # of the SDK, for a variable
+            problem = str(error)
+    log.warning("traces.not_exported", problem=problem)
+    return None
 
 
 def _on_signals(stopping: asyncio.Event, flush: Callable[[], None]) -> None:

@@ -5,7 +5,7 @@ import fcntl
 import os
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from random import Random
@@ -22,9 +22,10 @@ from meshlite.events import Bus, RequestCompleted
 from meshlite.inforce import InForce
 from meshlite.resilience.edge import Edge
 from meshlite.service import CUT, Service
+from meshlite.spans import Span, Trace
 from meshlite.telemetry import logs
 from meshlite.telemetry.metrics import Metrics
-from meshlite.telemetry.traces import Traces
+from meshlite.telemetry.traces import Export, Traces
 from meshlite.telemetry.watchdog import Watchdog
 from meshlite.wire.boundary import Boundary, is_boundary
 from meshlite.wire.connection import Connection
@@ -40,8 +41,8 @@ class Mesh:
 
     Use it as an async context manager. `config` is what it runs on; `log` is where its facts go, `access`, where given,
     where requests' lines go instead; `reload`, where given, is called when the config's file changes, and what it
-    returns is taken up; `set_level` is told the least that is to be logged. `clock` is monotonic, in seconds: a test
-    in virtual time gives the loop's.
+    returns is taken up; `set_level` is told the least that is to be logged; `export`, where given, gets every span of
+    every trace. `clock` is monotonic, in seconds: a test in virtual time gives the loop's.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Mesh:
         control: "Callable[[Mesh], tuple[web.Application, Guard]] | None" = None,
         reload: Callable[[], Config] | None = None,
         set_level: Callable[[str], None] = lambda _: None,
+        export: Export | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         bus = Bus(lambda sink, error: log.error("sink.dropped", sink=repr(sink), exc_info=error))
@@ -64,6 +66,8 @@ class Mesh:
         self.control_url: str | None = None
         self.metrics = Metrics(__version__)
         self.traces = Traces(clock)
+        if export is not None:
+            self.traces.export = self._guarded(export)
         self.bus = bus
         self.bus.subscribe(logs.sink(log, access or logs.through(log)))
         self.bus.subscribe(self.metrics.sink)
@@ -136,6 +140,18 @@ class Mesh:
         self._stack.callback(self.inforce.end)
         if self._reload:
             await self._stack.enter_async_context(_task(self.inforce.watch(self._reload), "config-watcher"))
+
+    def _guarded(self, export: Export) -> Export:
+        """`export`, until it raises: then that is logged, and it is asked no more."""
+
+        def guarded(trace: Trace, spans: Sequence[Span]) -> None:
+            try:
+                export(trace, spans)
+            except Exception as error:  # what goes out is anyone's; the request is not to suffer for it
+                self.traces.export = None
+                self.log.error("sink.dropped", sink=repr(export), exc_info=error)
+
+        return guarded
 
     async def start_service(self, name: str) -> None:
         """Return when it listens. Raises StartError where it cannot: its state is then "failed", with the reason."""

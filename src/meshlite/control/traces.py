@@ -208,7 +208,7 @@ def _attributes(span: Span) -> dict[str, Any]:
                 "backoff_ms": _ms(span.backoff) or None,
                 "injected": span.injected,
                 "retry_after": span.retry_after,
-                "refused": None if span.port is not None else span.outcome,
+                "refused": None if span.url is not None else span.outcome,
             }
         case StorageSpan():
             return {"jobs": span.jobs, "rolled_back": span.rolled_back or None}

@@ -107,10 +107,10 @@ class EdgeBreakers:
         if breaker is not None:
             breaker.check()
 
-    def state(self, route: str) -> str | None:
+    def state(self, route: str) -> State | None:
         """The state of the breaker that a call to `route` meets; None where there is none yet."""
         breaker = None if self._policy is None else self.middleware.breakers.get(route if self._per_route else EDGE)
-        return None if breaker is None else str(breaker.state)
+        return None if breaker is None else breaker.state
 
     def set_mode(self, mode: Mode) -> None:
         """Set the mode of all breakers, those to come included. Raise ValueError if there is no such mode, or none."""

@@ -99,14 +99,14 @@ class Call(RetryOptionsBase):
         """What is to be told of an attempt that has ended just now."""
         span = self.span
         return AttemptSpan(
-            span_id=span_id,
-            parent_id=span.span_id,
-            service=span.service,
-            start=started,
-            seconds=self._clock() - started,
-            outcome=outcome,
-            callee=span.callee,
-            operation=span.operation,
+            span_id,
+            span.span_id,
+            span.service,
+            started,
+            self._clock() - started,
+            outcome,
+            span.callee,
+            span.operation,
             number=self.made,
             backoff=self.backoff,
         )

@@ -80,7 +80,6 @@ class Edge:
         self.policy = policy
         self.clock = clock
         self._url = url
-        self._port = URL(url).port
         self._tracer = tracer or Tracer(clock)
         self.in_flight = 0
         """Attempts under way."""
@@ -168,6 +167,7 @@ class Edge:
             data = msgspec.json.encode(json)
             sent_headers["Content-Type"] = "application/json"
         trace, span = self._begun(inbound, started, f"{method} {route or path}")
+        span.url = url = self._url + path
         call = Call(self._retries, self.clock, deadline, repeatable, trace, span)
         calls.current.set(call)
         self._retries.budget.deposit()
@@ -175,7 +175,7 @@ class Edge:
         try:
             response: aiohttp.ClientResponse = await self._client.request(
                 method,
-                _url(self._url + path),
+                _url(url),
                 retry_options=call,
                 headers=sent_headers,
                 data=data,
@@ -206,19 +206,11 @@ class Edge:
 
     def _begun(self, inbound: propagation.Inbound | None, started: float, operation: str) -> tuple[Trace, CallSpan]:
         """The trace that a call belongs to, and its span there."""
-        span = CallSpan(
-            span_id=new_span_id(),
-            parent_id=None,
-            service=self.caller,
-            start=started,
-            seconds=0.0,
-            callee=self.callee,
-            operation=operation,
-        )
+        span = CallSpan(new_span_id(), None, self.caller, started, 0.0, OK, self.callee, operation)
         if inbound is None:
             return Trace(self._tracer, new_trace_id(), True, started), span
         if inbound.trace is None:
-            return Trace(self._tracer, inbound.trace_id, inbound.sampled, started), span
+            return Trace(self._tracer, inbound.trace_id, inbound.sampled, started, inbound.tracestate), span
         span.parent_id = inbound.span_id
         return inbound.trace, span
 
@@ -306,7 +298,7 @@ class Edge:
             self.in_flight -= 1
             self._tracer.came_back(span_id)
             told = call.attempt(span_id, began, outcome)
-            told.port, told.timeout, told.breaker = self._port, limit, call.span.breaker
+            told.url, told.timeout, told.breaker = call.span.url, limit, call.span.breaker
             if response is not None:
                 told.status, told.injected = response.status, response.headers.get(propagation.FAULT)
             trace.add(told)

@@ -7,7 +7,7 @@ it to another room.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from heapq import heappush, heappushpop
 from typing import Literal
 
@@ -21,10 +21,32 @@ SPELL = 300.0
 OPERATIONS = 64
 """Operations whose slowest are kept; those that come later have none."""
 
+PROTOCOL = "http/protobuf"
+"""The one of OTLP's that is spoken."""
+
 Kept = Literal["latest", "slow", "failed", "injected"]
 Room = Literal["injected", "failed", "flawed"]
 Export = Callable[[Trace, Sequence[Span]], None]
 _WHAT_FOR: dict[str, Kept] = {"injected": "injected", "failed": "failed", "flawed": "failed"}
+
+
+def asked_for(environ: Mapping[str, str]) -> bool:
+    """Whether OpenTelemetry's variables ask for traces over OTLP.
+
+    They do by naming an endpoint, or the exporter; they do not where they name others only, or switch the SDK off.
+    """
+    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return False
+    exporters = environ.get("OTEL_TRACES_EXPORTER", "").strip()
+    if exporters:
+        return "otlp" in (name.strip() for name in exporters.split(","))
+    return any(environ.get(f"OTEL_EXPORTER_OTLP_{which}ENDPOINT", "").strip() for which in ("", "TRACES_"))
+
+
+def protocol(environ: Mapping[str, str]) -> str:
+    """The protocol that they ask for."""
+    general = environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "").strip()
+    return environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "").strip() or general or PROTOCOL
 
 
 class Traces(Tracer):
@@ -43,16 +65,21 @@ class Traces(Tracer):
 
     def ended(self, trace: Trace, root: ServerSpan | CallSpan) -> None:
         self._latest.append(trace)
-        room = _room(trace, root)
-        if room is not None:
-            trace.room = room
-            self._rooms[room].append(trace)
-        else:
-            key = _operation(root)
+        # most traces are one span, about which there is nothing to be said
+        plain = type(root) is ServerSpan and root.outcome is OK and root.fault is None and not trace.spans
+        if plain or (room := _room(trace, root)) is None:
+            key = (
+                (root.service, root.method, root.route)
+                if isinstance(root, ServerSpan)
+                else (root.service, root.callee, root.operation)
+            )
             slowest = self._slowest.get(key) or self._first(key)
             end = root.start + root.seconds
             if root.seconds > slowest.least or end >= slowest.until:
                 slowest.take(trace, root.seconds, end)
+        else:
+            trace.room = room
+            self._rooms[room].append(trace)
         if self.export is not None:
             self.export(trace, (*trace.spans, root))
 
@@ -117,16 +144,12 @@ class _Slowest:
         return [trace for _, _, trace in (*self._now, *self._before)]
 
 
-def _operation(root: ServerSpan | CallSpan) -> tuple[str, str, str]:
-    if isinstance(root, ServerSpan):
-        return root.service, root.method, root.route
-    return root.service, root.callee, root.operation
-
-
 def _room(trace: Trace, root: ServerSpan | CallSpan) -> Room | None:
     """Where a trace belongs, if anywhere: something in it was injected, it failed, or something in it did."""
+    if isinstance(root, ServerSpan) and root.fault is not None:
+        return "injected"
     flawed = False
-    for span in (root, *trace.spans):
+    for span in trace.spans:
         if isinstance(span, ServerSpan) and span.fault is not None:
             return "injected"
         if span.outcome != OK:

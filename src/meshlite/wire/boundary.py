@@ -21,7 +21,7 @@ from meshlite.faults import HEADER, Faults, strike
 from meshlite.harm import harm
 from meshlite.resilience.bulkhead import Bulkhead
 from meshlite.resilience.deadline import way_back
-from meshlite.spans import OK, ServerSpan, Trace, Tracer
+from meshlite.spans import LONGEST, OK, ServerSpan, Trace, Tracer
 from meshlite.wire.degraded import HEADER as DEGRADED
 from meshlite.wire.messages import reply
 from meshlite.wire.problems import CONTENT_TYPE, Problem, from_http, unavailable
@@ -49,7 +49,7 @@ def _overloaded() -> web.Response:
 
 def _told(
     inbound: propagation.Inbound,
-    method: str,
+    request: web.Request,
     route: str,
     status: int,
     degraded: str | None,
@@ -62,20 +62,21 @@ def _told(
     else:
         outcome = "cancelled" if status == CLIENT_CLOSED_REQUEST else f"http_{status}"
     return ServerSpan(
-        span_id=inbound.span_id,
-        parent_id=inbound.parent_id,
-        service=inbound.service,
-        start=started,
-        seconds=seconds,
-        outcome=outcome,
-        method=method,
-        route=route,
-        status=status,
-        request_id=inbound.request_id,
-        caller=inbound.caller,
-        attempt=inbound.attempt,
-        fault=inbound.fault,
-        degraded=degraded,
+        inbound.span_id,
+        inbound.parent_id,
+        inbound.service,
+        started,
+        seconds,
+        outcome,
+        request.method,
+        route,
+        status,
+        inbound.request_id,
+        inbound.caller,
+        inbound.attempt,
+        inbound.fault,
+        degraded,
+        request.raw_path[:LONGEST],
     )
 
 
@@ -146,8 +147,8 @@ class Boundary:
             resource = request.match_info.route.resource
             route = resource.canonical if resource is not None else "unmatched"
             if tracer is not None and route not in PROBES:
-                joined = tracer.joined(inbound.parent_id)
-                inbound.trace = joined or Trace(tracer, inbound.trace_id, inbound.sampled, started)
+                joined = None if inbound.parent_id is None else tracer.joined(inbound.parent_id)
+                inbound.trace = joined or Trace(tracer, inbound.trace_id, inbound.sampled, started, inbound.tracestate)
                 inbound.service = service
             status, degraded = CLIENT_CLOSED_REQUEST, None
             self.in_flight += 1
@@ -191,7 +192,7 @@ class Boundary:
                     )
                 )
                 if traced is not None:
-                    ended = _told(inbound, request.method, route, status, degraded, started, seconds)
+                    ended = _told(inbound, request, route, status, degraded, started, seconds)
                     if joined is None:
                         traced.end(ended)
                     else:

@@ -1,0 +1,54 @@
+"""meshlite without metrics and traces, to measure what they cost; else it takes what `python -m meshlite` takes.
+
+No setting of meshlite's does this: here the sinks are taken away, and what makes spans is put out of work. Ids are
+still made and sent, as they were before there were traces.
+"""
+
+import sys
+from typing import Any
+
+from meshlite import cli, service
+from meshlite.events import Bus
+from meshlite.resilience.call import Call
+from meshlite.resilience.edge import Edge
+from meshlite.spans import AttemptSpan, CallSpan, Trace, Tracer
+from meshlite.telemetry.metrics import Metrics
+from meshlite.wire.boundary import Boundary
+
+_EMPTY = ("0" * 15 + "1", "", "", 0.0, 0.0, "ok", "", "GET /")
+
+
+def _without_metrics() -> None:
+    subscribe = Bus.subscribe
+
+    def others(bus: Bus, sink: Any, *kinds: Any) -> None:
+        if not isinstance(getattr(sink, "__self__", None), Metrics):
+            subscribe(bus, sink, *kinds)
+
+    Bus.subscribe = others
+
+
+def _without_traces() -> None:
+    def untraced(*given: Any, tracer: Tracer | None = None, **more: Any) -> Boundary:
+        return Boundary(*given, **more)
+
+    span = CallSpan(*_EMPTY)
+    attempt = AttemptSpan(*_EMPTY)
+    trace = Trace(Tracer(), "1" * 32, True, 0.0)
+
+    def begun(*_: Any) -> tuple[Trace, CallSpan]:
+        return trace, span
+
+    def nothing(*_: Any) -> None:
+        return None
+
+    service.Boundary = untraced
+    Edge._begun = begun
+    Call.attempt = lambda *_: attempt
+    Call.ended = Trace.add = Tracer.set_out = Tracer.came_back = nothing
+
+
+if __name__ == "__main__":
+    _without_metrics()
+    _without_traces()
+    sys.exit(cli.main())
