@@ -1,11 +1,21 @@
 """Traces: every request's way from the first service to the last, and what is kept of it."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
+import aiohttp
+import msgspec
 import pytest
 
+from meshlite.control.traces import view
+from meshlite.spans import MAX_SPANS, AttemptSpan, ServerSpan, Trace
+from meshlite.telemetry import traces as rooms
+from meshlite.telemetry.traces import Traces
 from tests.conftest import StartMesh, World
+from tests.control.conftest import Logging, logging
+
+__all__ = ["logging"]  # a fixture
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"
@@ -150,3 +160,242 @@ async def test_probes_and_the_control_plane_are_not_traced(world: World) -> None
     await world.get("control", "/api/services")
     assert await traces(world) == []
     assert (await world.get("control", f"/api/traces/{TRACE}")).status == 404
+
+
+@pytest.mark.looptime
+async def test_an_order_whose_client_has_gone_is_traced_to_its_end(start_mesh: StartMesh) -> None:
+    """The first span says that the client went; what goes on after it is added."""
+    rule = ("service='inventory'", "kind='delay'", "seconds=0.2", "enabled=true", "method='PUT'")
+    world = await start_mesh(*(f"faults.late.{key}" for key in rule))
+    body = {"user_id": 1, "items": [{"sku": "SKU-1", "quantity": 1}]}
+    with pytest.raises(TimeoutError):
+        await world.ask("POST", "orders", "/orders", body, timeout=aiohttp.ClientTimeout(total=0.1))
+    await asyncio.sleep(0.05)
+    (begun,) = await traces(world)
+    assert (begun["status"], begun["outcome"], begun["spans"][0]["outcome"]) == (499, "failed", "cancelled")
+    await asyncio.sleep(1)
+    (trace,) = await traces(world)
+    assert len(trace["spans"]) > len(begun["spans"])
+    assert (trace["faults"], trace["kept"]) == (["late"], "injected")
+    assert (trace["spans"][-1]["kind"], trace["spans"][-1]["start_ms"] > trace["ms"]) == ("storage", True)
+    for each in (begun, trace):
+        check(each)
+
+
+@pytest.mark.looptime
+async def test_what_the_mesh_does_on_its_own_account_is_traced(start_mesh: StartMesh) -> None:
+    """An order that could not be cancelled at once: the call that brings it to its end begins a trace."""
+    world = await start_mesh()
+    order = (await world.order(("SKU-1", 1))).json["id"]
+    world.mesh.edges["orders", "inventory"].set_mode("forced_open")
+    assert (await world.ask("POST", "orders", f"/orders/{order}/cancel")).status == 202
+    world.mesh.edges["orders", "inventory"].reset()
+    await asyncio.sleep(2)
+    trace = (await traces(world))[0]
+    assert shape(trace) == [
+        (0, "call", "orders", "ok"),
+        (1, "attempt", "orders", "ok"),
+        (2, "server", "inventory", "ok"),
+        (3, "storage", "inventory", "ok"),
+    ]
+    assert (trace["caller"], trace["method"], trace["route"]) == ("orders", "DELETE", "/reservations/{order_id}")
+    assert (trace["status"], trace["request_id"], trace["outcome"]) == (204, "", "ok")
+
+
+@pytest.mark.looptime
+async def test_a_wait_in_the_bulkhead_and_a_refusal_there_are_told(start_mesh: StartMesh) -> None:
+    """Three at once where one has a place and one may wait: how long it waited, and that the third was turned away."""
+    rule = ("service='inventory'", "kind='delay'", "seconds=0.1", "enabled=true")
+    bulkhead = ("max_concurrent=1", "max_waiting=1")
+    settings = [f"edges.orders.inventory.bulkhead.{key}" for key in bulkhead]
+    world = await start_mesh(*settings, *(f"faults.late.{key}" for key in rule))
+    await asyncio.gather(*(world.get("orders", "/orders") for _ in range(3)))
+    calls = [of(trace, "call")[0] for trace in await traces(world)]
+    waits = sorted(call["attributes"].get("waited_ms", 0.0) for call in calls)
+    assert waits[:2] == [0.0, 0.0] and waits[2] == pytest.approx(100, abs=20)
+    (full,) = [trace for trace in await traces(world, "?outcome=degraded") if of(trace, "attempt")[0]["ms"] == 0]
+    assert of(full, "attempt")[0]["attributes"]["refused"] == "bulkhead_full"
+
+
+@pytest.mark.looptime
+async def test_an_attempt_that_the_budget_refused_is_told(start_mesh: StartMesh) -> None:
+    """After the one that failed, with its number."""
+    rule = ("service='inventory'", "kind='error'", "status=500", "enabled=true")
+    off = ("edges.orders.inventory.breaker=false",)
+    world = await start_mesh(*off, *(f"faults.broken.{key}" for key in rule))
+    for _ in range(60):
+        await world.get("orders", "/orders")
+    trace = (await traces(world))[0]
+    assert [span["outcome"] for span in of(trace, "attempt")] == ["http_500", "retry_budget"]
+    assert [span["attributes"]["number"] for span in of(trace, "attempt")] == [1, 2]
+    assert of(trace, "call")[0]["outcome"] == "retry_budget"
+
+
+TELLER = """
+from aiohttp import web
+
+def create_app(context):
+    async def tell(_):
+        context.log.info("told")
+        return web.json_response({})
+
+    app = web.Application()
+    app.router.add_get("/tell", tell)
+    return app
+"""
+
+
+async def test_log_lines_bear_ids_that_lead_to_the_trace(
+    logging: Logging, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests' lines, and what is said in the middle of one."""
+    (tmp_path / "teller.py").write_text(TELLER)
+    monkeypatch.syspath_prepend(tmp_path)
+    world, log = await logging("services.users.app='teller:create_app'")
+    await world.get("users", "/tell")
+    await world.get("control", "/api/services")
+    lines = [dict(line) for line in log.recent.lines() if line["event"] in ("told", "request.completed")]
+    told = [line for line in lines if line.get("service") == "users"]
+    assert {line["event"] for line in told} == {"told", "request.completed"}
+    for line in told:
+        trace = (await world.get("control", f"/api/traces/{line['trace_id']}")).json
+        assert line["span_id"] in [span["span_id"] for span in trace["spans"]]
+    assert all(not line.get("trace_id") for line in lines if line["service"] == "control")
+
+
+async def test_a_list_is_what_was_asked_for(world: World) -> None:
+    """By service, outcome and time, so many, in that order; what cannot be meant is refused."""
+    for path in ("/users/1", "/users/1?include=orders", "/users/2"):
+        await world.get("users", path)
+    every = await traces(world)
+    assert [trace["started_at"] for trace in every] == sorted((t["started_at"] for t in every), reverse=True)
+    assert await traces(world, "?limit=2") == every[:2]
+    assert await traces(world, "?service=orders") == await traces(world, "?service=inventory") == [every[1]]
+    assert (await traces(world, "?order=slowest"))[0] == max(every, key=lambda trace: trace["ms"])
+    assert await traces(world, "?outcome=failed") == []
+    assert await traces(world, "?since=2020-01-01T00:00:00Z&until=2100-01-01T00:00:00%2B02:00") == every
+    assert await traces(world, "?until=2020-01-01T00:00:00Z") == []
+    for query in (
+        "limit=0",
+        "limit=201",
+        "order=best",
+        "outcome=bad",
+        "since=today",
+        "since=2020-01-01T00:00:00",
+        "a=b",
+    ):
+        assert (await world.get("control", f"/api/traces?{query}")).status == 422, query
+
+
+class Kept:
+    """A mesh's traces without a mesh, on a clock that stands still until it is told."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.traces = Traces(lambda: self.now)
+        self.number = 0
+
+    def add(
+        self,
+        seconds: float = 0.001,
+        outcome: str = "ok",
+        *,
+        fault: str | None = None,
+        route: str = "/a",
+        inner: str = "",
+    ) -> str:
+        self.number += 1
+        trace_id, span_id = f"{self.number:032x}", f"{self.number:016x}"
+        trace = Trace(self.traces, trace_id, True, self.now)
+        if inner:
+            trace.add(AttemptSpan("1" * 16, span_id, "s", self.now, 0.0, inner, "c", "GET /"))
+        values = (span_id, None, "s", self.now, seconds, outcome, "GET", route, 200, "r", "external", 1, fault)
+        trace.end(ServerSpan(*values))
+        return trace_id
+
+    def reasons(self) -> dict[str, str]:
+        return {trace.trace_id: kept for trace, kept in self.traces.kept()}
+
+
+def test_a_flood_of_good_answers_pushes_out_none_that_is_worth_a_look() -> None:
+    """What failed, was struck, went wrong inside or was slow is there after ten thousand that were not."""
+    kept = Kept()
+    worth = {
+        kept.add(outcome="http_503"): "failed",
+        kept.add(fault="f"): "injected",
+        kept.add(inner="timeout"): "failed",
+        kept.add(1.5): "slow",
+    }
+    for number in range(10_000):
+        kept.now += 0.001
+        kept.add(0.001 + number % 7 / 10_000)
+    reasons = kept.reasons()
+    assert worth.items() <= reasons.items()
+    assert list(reasons.values()).count("latest") == rooms.LATEST
+    assert len(reasons) <= rooms.LATEST + 3 + rooms.SLOWEST
+
+
+@pytest.mark.parametrize("flood", [{"fault": "f"}, {"inner": "timeout"}, {"outcome": "http_503", "fault": "f"}])
+def test_what_failed_by_itself_survives_a_flood_of_what_was_meant_to(flood: dict[str, str]) -> None:
+    """A fault that strikes every request, or an open breaker, has a room of its own."""
+    kept = Kept()
+    failed = kept.add(outcome="http_500")
+    for _ in range(5_000):
+        kept.add(**flood)  # type: ignore[arg-type]
+    assert kept.reasons()[failed] == "failed"
+    assert len(kept.reasons()) <= rooms.LATEST + 1 + rooms.SLOWEST
+
+
+def test_the_slowest_of_each_operation_are_kept_and_go_with_their_time() -> None:
+    """Eight of each five minutes, the slowest; of routes beyond the sixty-fourth none."""
+    kept = Kept()
+    slow = [kept.add(1 + number / 10, route="/b") for number in range(10)]
+    for _ in range(1_000):
+        kept.add(route="/a")
+    reasons = kept.reasons()
+    assert [reasons.get(one) for one in slow] == [None, None] + ["slow"] * 8
+    for spell, there in ((1, True), (2, False)):
+        kept.now = spell * (rooms.SPELL + 1)
+        for _ in range(1_000):
+            kept.add(route="/b")
+        assert (slow[-1] in kept.reasons()) is there
+    for number in range(1_000):
+        kept.add(2.0, route=f"/{number}")
+    assert len(kept.traces._slowest) == rooms.OPERATIONS
+
+
+@pytest.mark.slow
+def test_the_rooms_have_walls() -> None:
+    """Whatever comes, in whatever order, no more is kept than there is room for."""
+    kept = Kept()
+    most = rooms.LATEST + 3 * rooms.ROOM + 2 * rooms.SLOWEST * rooms.OPERATIONS
+    kinds: list[dict[str, Any]] = [{}, {"fault": "f"}, {"outcome": "http_500"}, {"inner": "timeout"}, {"seconds": 3.0}]
+    for number in range(50_000):
+        kept.now += 0.05
+        kept.add(**{"route": f"/{number % 97}", **kinds[number % 5]})
+    assert len(kept.reasons()) <= most
+    assert not kept.traces._under_way
+
+
+def test_a_trace_has_so_many_spans_and_says_how_many_more_there_were() -> None:
+    """Its first span is always among them, and every parent too."""
+    traces = Traces(lambda: 0.0)
+    trace = Trace(traces, TRACE, True, 0.0)
+    for number in range(MAX_SPANS + 7):
+        trace.add(AttemptSpan(f"{number:016x}", "f" * 16, "s", 0.0, 0.0, "ok", "c", "GET /"))
+    trace.end(ServerSpan("e" * 16, PARENT, "s", 0.0, 1.0, "ok", "GET", "/", 200, "r", "external"))
+    shown = msgspec.to_builtins(view(trace, "latest"))
+    assert (len(shown["spans"]), shown["dropped_spans"]) == (MAX_SPANS + 1, 7)
+    check(shown)
+
+
+def test_only_so_many_attempts_can_hand_over_their_trace() -> None:
+    """Those beyond are not remembered; each that comes back makes room."""
+    traces = Traces(lambda: 0.0)
+    trace = Trace(traces, TRACE, True, 0.0)
+    for number in range(5_000):
+        traces.set_out(str(number), trace)
+    assert len(traces._under_way) == 4_096
+    for number in range(5_000):
+        traces.came_back(str(number))
+    assert not traces._under_way
