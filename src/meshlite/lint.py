@@ -3,6 +3,7 @@
 One goes astray that names a route or a method that its service does not have, or a caller that never asks it.
 """
 
+import functools
 import re
 import string
 from collections.abc import Collection
@@ -100,6 +101,7 @@ def astray(config: Config, rule: FaultRule) -> list[str]:
     return found
 
 
+@functools.lru_cache(maxsize=4_096)  # it is asked for each fault whenever they are listed
 def _meets(pattern: str, route: str) -> bool:
     """Whether a shell pattern matches a route's template, or any path of it."""
     if len(pattern) > _LONGEST or fnmatchcase(route, pattern):
