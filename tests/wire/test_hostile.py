@@ -41,6 +41,18 @@ ANYWHERE = {
     ),
     "a chunk without a size": (chunked(b"zz\r\n{}\r\n0\r\n\r\n"), MALFORMED),
     "a chunk that is longer": (chunked(b"2\r\n{}}}\r\n0\r\n\r\n"), MALFORMED),
+    "a chunk beyond 64 bits": (chunked(b"F" * 17 + b"\r\n{}"), MALFORMED),
+    "a chunk's size in hex, said so": (chunked(b"0x2\r\n{}\r\n0\r\n\r\n"), MALFORMED),
+    "a negative chunk": (chunked(b"-2\r\n{}\r\n0\r\n\r\n"), MALFORMED),
+    "a space behind a chunk's size": (chunked(b"2 \r\n{}\r\n0\r\n\r\n"), MALFORMED),
+    "a chunk with an extension": (chunked(b'2;a="b"\r\n{}\r\n0\r\n\r\n'), "405 method-not-allowed"),
+    "bare LF behind an extension": (chunked(b"2;a\n{}\r\n0\r\n\r\n"), MALFORMED),
+    "a trailer": (chunked(b"2\r\n{}\r\n0\r\nX: y\r\n\r\n"), "405 method-not-allowed"),
+    "a trailer of other lengths": (
+        chunked(b"2\r\n{}\r\n0\r\nContent-Length: 9\r\nTransfer-Encoding: gzip\r\n\r\n"),
+        MALFORMED,
+    ),
+    "trailers without end": (chunked(b"0\r\n" + b"X: y\r\n" * 10_000), "431 header-too-large, closed"),
     "a coding of the transfer": (wire("POST / HTTP/1.1", H, "Transfer-Encoding: gzip", body=b"{}"), MALFORMED),
     "two codings": (
         wire("POST / HTTP/1.1", H, "Transfer-Encoding: gzip, chunked", body=b"2\r\n{}\r\n0\r\n\r\n"),
@@ -72,6 +84,7 @@ ANYWHERE = {
     "an unknown method": (request("FROB", "/"), MALFORMED),
     "a long method": (request("A" * 5_000, "/"), MALFORMED),
     "a method in small letters": (request("get", "/healthz"), MALFORMED),
+    "OPTIONS": (request("OPTIONS", "/healthz"), "405 method-not-allowed"),
     "TRACE": (request("TRACE", "/healthz"), "405 method-not-allowed"),
     "CONNECT": (request("CONNECT", "localhost:443"), "404 not-found"),
     "asterisk-form": (request("OPTIONS", "*"), "404 not-found"),
@@ -348,6 +361,19 @@ async def test_a_body_that_breaks_its_chunks_later_is_answered(
     assert answers in ([first], [400], [first, 400])
     assert [user["email"] for user in (await world.get("users", "/users")).json["users"]].count("n@example.com") == 0
     await unharmed(world, "users")
+
+
+async def test_an_answer_to_head_has_no_body(world: World) -> None:
+    """Whatever it is: what follows is the next answer."""
+    for path in ("/healthz", "/users/1", "/nowhere", "/users?x", "/docs", "/docs/swagger-ui.css"):
+        wire = await connect(world, "users")
+        await wire.send(request("HEAD", path) + GOOD)
+        async with asyncio.timeout(5):
+            assert b"Content-Length: " in await wire._reader.readuntil(b"\r\n\r\n")
+        answer = await wire.answer()
+        assert answer is not None
+        assert (answer.version, answer.status) == ("HTTP/1.1", 200), path
+        await wire.close()
 
 
 async def test_what_cannot_be_read_is_logged_and_counted(world: World) -> None:

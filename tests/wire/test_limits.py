@@ -192,6 +192,25 @@ async def test_a_body_arrives_in_time(start_mesh: StartMesh, service: str, metho
 
 
 @pytest.mark.looptime
+@pytest.mark.parametrize("begin", [b"7FFFFFFFFFFFFFFF\r\n", b"2;", b"0" * 30, b"0\r\nX: "])
+async def test_a_chunk_arrives_in_time(start_mesh: StartMesh, begin: bytes) -> None:
+    """`body_seconds`: one of eight exbibytes, an extension, a size and a trailer that do not end."""
+    world = await start_mesh()
+    wire = await connect(world, "users")
+    await wire.send(request("POST", "/users", "Content-Type: application/json", "Transfer-Encoding: chunked") + begin)
+    start = now()
+    slow = asyncio.create_task(trickle(wire, b"0" * 1_000, 0.05))
+    answer = await wire.answer(100.0)
+    assert answer is not None
+    assert (answer.status, answer.kind) == (408, "request-timeout")
+    assert now() - start == pytest.approx(10.0, abs=1.0)
+    assert await wire.ended()
+    slow.cancel()
+    await wire.close()
+    await unharmed(world, "users")
+
+
+@pytest.mark.looptime
 @pytest.mark.parametrize("sent", [b"", GOOD, b"\r\n"])
 async def test_an_idle_connection_is_closed(start_mesh: StartMesh, sent: bytes) -> None:
     """`idle_seconds` after it was made, or after its last answer; without a word."""
