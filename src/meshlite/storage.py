@@ -139,7 +139,10 @@ class Database:
             self._pending.append((job, future))
             if not self._busy:
                 self._commit_soon()
-        return await future
+        try:
+            return await future
+        finally:
+            del future  # else an error in it knows this frame, and this frame it: a cycle
 
     def _commit_soon(self) -> None:
         """Commit in the loop's next turn: whoever is about to write in this one goes into the same commit."""
@@ -293,7 +296,7 @@ def _translated(error: Exception) -> Exception:
     return error
 
 
-def _settle(futures: Sequence[asyncio.Future[Any]], results: Sequence[Any]) -> None:
+def _settle(futures: Sequence[asyncio.Future[Any]], results: list[Any]) -> None:
     for future, result in zip(futures, results, strict=True):
         if future.done():  # its caller was cancelled
             continue
@@ -301,6 +304,7 @@ def _settle(futures: Sequence[asyncio.Future[Any]], results: Sequence[Any]) -> N
             future.set_exception(result.error)
         else:
             future.set_result(result)
+    results.clear()  # an error in it knows the frame that made it, and that the list: a cycle
 
 
 def _migrate(connection: sqlite3.Connection, path: Path | str, migrations: Sequence[str], demonstration: str) -> None:

@@ -301,6 +301,7 @@ class Boundary:
                 response.force_close()
                 return response
             case web.HTTPException() if error.status >= 400:
+                error.__traceback__ = None  # aiohttp keeps it in the request, and the traceback knows that: a cycle
                 return from_http(error, request).response()
             case web.HTTPException():
                 raise error

@@ -110,7 +110,10 @@ class InventoryStore:
                 return _again(connection, order_id, lines, row), False
             stock = _products(connection, [line.sku for line in lines])
             if (refused := shortages(lines, stock)) is not None:
-                raise refused
+                try:
+                    raise refused
+                finally:
+                    del refused  # it would know this frame, and this frame it: a cycle
             for line in lines:
                 connection.execute(
                     "UPDATE products SET reserved = reserved + ? WHERE sku = ?", (line.quantity, line.sku)
