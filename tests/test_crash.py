@@ -57,12 +57,18 @@ class Served:
 
 
 @asynccontextmanager
-async def serve(folder: Path, *overrides: str, before: tuple[str, ...] = ()) -> AsyncIterator[Served]:
+async def serve(
+    folder: Path,
+    *overrides: str,
+    before: tuple[str, ...] = (),
+    program: tuple[str, ...] = ("-m", "meshlite"),
+    level: str = "warning",
+) -> AsyncIterator[Served]:
     """Start it on free ports and the data in `folder`; `before` is a command in front of it, such as a tracer."""
     arguments = [text for key in (*FREE_PORTS, *overrides) for text in ("--set", key)]
     with (folder / "log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(
-            *(*before, sys.executable, "-m", "meshlite", "serve", "--log-format", "json", "--log-level", "warning"),
+            *(*before, sys.executable, *program, "serve", "--log-format", "json", "--log-level", level),
             *arguments,
             cwd=folder,
             stdout=asyncio.subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""What is refused leaves no garbage that only a collection would find: memory then follows the load, not the collector."""
+"""What is refused leaves no garbage that only the collector would find: memory follows the load, not the collector."""
 
 import gc
 from collections import Counter
