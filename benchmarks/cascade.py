@@ -29,9 +29,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import aiohttp
-from cascade_picture import SLOW_FROM, Panel, draw
 from harness import CHAIN, ROOT, USER, folder, median, meshlite, quantile, spread, table
 
+from meshlite.demo.picture import Panel, draw
+
+SLOW_FROM = 0.1
 WARM, HEALTHY, SICK, HEALING = 2.0, 5.0, 18.0, 9.0
 CALM = 0.25  # what is asked so shortly before the fault belongs to neither side of it
 CONFIG = """[faults.slow-inventory]
@@ -219,7 +221,7 @@ def report(rounds: Sequence[dict[str, Run]]) -> str:
 
 def panel(name: str, run: Run) -> Panel:
     """What the picture shows of a run."""
-    points = [(a.asked, a.took, a.full) for a in run.answers["orders"] if a.asked >= 0]
+    points = [(a.asked, a.took, "whole" if a.full else "part") for a in run.answers["orders"] if a.asked >= 0]
     ends = [*run.breaker, (HEALTHY + SICK + HEALING, "")]
     states = [(start, end, state) for (start, state), (end, _) in pairwise(ends)]
     on, off = run.fault
@@ -243,7 +245,16 @@ def main() -> None:
     if given.keep:
         given.keep.write_text(json.dumps(panels))
     given.svg.parent.mkdir(exist_ok=True)
-    given.svg.write_text(draw(panels, HEALTHY + SICK + HEALING))
+    svg = draw(
+        "Inventory becomes 5 s slow. How long do the clients of orders wait?",
+        "64 clients ask orders, which asks inventory. Each mark is one answer; a slow one is as long as its wait.",
+        panels,
+        HEALTHY + SICK + HEALING,
+        slow=SLOW_FROM,
+        part="fast, without product details (degraded)",
+        marks=("inventory turns slow", "inventory is well again"),
+    )
+    given.svg.write_text(svg)
 
 
 if __name__ == "__main__":

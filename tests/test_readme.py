@@ -13,7 +13,7 @@ import pytest
 
 from meshlite.config import load
 from tests.conftest import World
-from tests.test_cli import meshlite
+from tests.test_cli import meshlite, run
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -48,7 +48,7 @@ async def shell(script: str, folder: Path, urls: dict[str, str]) -> str:
 async def test_every_shell_command_does_what_the_text_says(tmp_path: Path) -> None:
     """From the first curl to the healed breaker, in the README's order, against a real process."""
     shutil.copy(ROOT / "config.toml", tmp_path)
-    setup, reads, order, flip, slow, refused, heal, commands, check, tests = blocks("sh")
+    _, setup, reads, order, flip, slow, refused, heal, commands, check, tests = blocks("sh")
     assert setup.strip() == "python3 -m venv .venv && .venv/bin/pip install -q . && .venv/bin/python -m meshlite"
     ci = (ROOT / ".ci/run").read_text()
     assert tests.strip() in ci, "CI runs the README's test command"
@@ -75,6 +75,20 @@ async def test_every_shell_command_does_what_the_text_says(tmp_path: Path) -> No
         assert re.search(r"faults off +slow-inventory\nbreakers reset +orders→inventory\nservices started", seen)
     python = check.replace(".venv/bin/python", sys.executable)
     assert "do not fit into" in await shell(python, tmp_path, dict.fromkeys(PORTS.values(), ""))
+
+
+@pytest.mark.slow
+async def test_the_demo_says_what_the_text_shows(tmp_path: Path) -> None:
+    """The command is there, and what it prints has the lines of the README's table; here of a much shorter story."""
+    assert blocks("sh")[0].strip().endswith("&& .venv/bin/python -m meshlite demo")
+    short = "from dataclasses import replace\nfrom meshlite.demo.scenario import Phases\n"
+    short += "from meshlite.demo.slow import SCENARIO\nSCENARIO = replace(SCENARIO, phases=Phases(0.2, 0.6, 0.3))\n"
+    (tmp_path / "short.py").write_text(short)
+    _, out, err = await run(tmp_path, "demo", "short.py")
+    assert err == ""
+    said = {line[:46].strip() for line in out.splitlines()}
+    table = README.partition("## See it in thirty seconds")[2].partition("```\n  ")[2].partition("```")[0]
+    assert {line[:46].strip() for line in table.splitlines()} <= said
 
 
 @pytest.mark.parametrize("code", blocks("python"))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from meshlite import __version__
 from meshlite.config import Config, load
+from meshlite.demo import SCENARIOS
 from meshlite.errors import ConfigError, StartError
 from meshlite.lint import lint
 from meshlite.validation import one_line
@@ -34,7 +35,7 @@ Without a command it serves. The other commands ask the mesh that runs with the 
 
 exit codes:
   0  done
-  1  done in part; stderr says what was not
+  1  done in part; stderr says what was not. demo: what it claims did not hold
   2  what was asked is wrong, refused or not to be had; stderr says what
   3  no mesh answers there
 """
@@ -83,6 +84,10 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_command(commands, "serve", _serve, "start the services and keep them running", "log")
     _add_command(commands, "check", _check, "say what is wrong with the config, all of it at once")
+    words = f"a story in half a minute, without a policy and with it: {', '.join(SCENARIOS)}"
+    demo = _add_command(commands, "demo", _demo, words, "json")
+    demo.add_argument("scenario", metavar="SCENARIO", nargs="?", default=SCENARIOS[0], help="or a file of your own")
+    demo.add_argument("--svg", type=Path, metavar="FILE", help="draw it too")
     _add_remote(commands)
     return parser
 
@@ -159,7 +164,7 @@ def _add_options(parser: argparse.ArgumentParser, overrides: str, *takes: str) -
         add("--log-format", choices=formats, default=argparse.SUPPRESS, help=help_format)
         add("--log-level", choices=levels, default=argparse.SUPPRESS, help="log.level of the config; default: info")
     if "json" in takes:
-        help_json = "print what the control plane answers, for scripts"
+        help_json = "print JSON, for scripts"
         add("--json", action="store_true", default=argparse.SUPPRESS, help=help_json)
     if "watch" in takes:
         help_watch = "again every second, until Ctrl-C (status, edges)"
@@ -197,9 +202,24 @@ def _check(options: argparse.Namespace) -> int:
     return 0
 
 
-def _serve(options: argparse.Namespace) -> int:
+def _demo(options: argparse.Namespace) -> int:
+    _check_platform()
+    from meshlite.demo.command import run  # noqa: PLC0415  only this command needs it
+
+    def configure(settings: Sequence[str]) -> Config:
+        asked = [text for place in _SETS for text in getattr(options, place)]
+        return load(options.config, [*settings, *asked], sections=None if options.config else ())  # alone in the world
+
+    return run(options.scenario, configure, as_json=options.json, svg=options.svg)
+
+
+def _check_platform() -> None:
     if sys.platform == "win32":
         raise StartError("the mesh runs on Linux and macOS; the circuit breaker runs anywhere")
+
+
+def _serve(options: argparse.Namespace) -> int:
+    _check_platform()
     config = _load(options)
     import uvloop  # noqa: PLC0415  `check` and `--version` need none
 
