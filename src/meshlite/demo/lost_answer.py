@@ -1,6 +1,6 @@
 """The stock was reserved, but the answer got lost: was it, or was it not? Asking again must not reserve twice."""
 
-from meshlite.demo.scenario import Claim, Phases, Row, Scenario, Seen, Trouble, Users, got
+from meshlite.demo.scenario import UNHURRIED, Claim, Phases, Row, Scenario, Seen, Trouble, Users, got
 
 
 def unlike(seen: Seen) -> int | None:
@@ -12,7 +12,7 @@ SCENARIO = Scenario(
     name="lost-answer",
     title="The reservation happened, its answer got lost.",
     intro="Orders has inventory reserve the stock, and then the connection breaks: did it, or did it not?",
-    both=("edges.orders.inventory.breaker=false",),  # so that retries are all that differs
+    both=("edges.orders.inventory.breaker=false", *UNHURRIED),  # so that retries are all that differs
     without=("policy.retry=false",),
     policy=("policy.retry.attempts=3",),
     says_without="no retries: what is in doubt is undone, and the buyer told to come back",

@@ -29,7 +29,7 @@ SCENARIO = Scenario(
         fault={"service": "inventory", "kind": "delay", "seconds": 5.0},
     ),
     phases=Phases(2, 5, 4),
-    quick=Phases(0.4, 3, 0.8),
+    quick=Phases(0.4, 3, 2.4),
     rows=(
         Row("typical", "typical wait of a reader in the trouble", waited(0.5, *READS), "s"),
         Row("most", "three in four waited less than", waited(0.75, *READS), "s"),

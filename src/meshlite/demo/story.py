@@ -27,6 +27,8 @@ from meshlite.mesh import Mesh
 FAULT = "trouble"
 MOST = 5_000
 """Users under way at once; far more than come."""
+_WARM = 50.0, 0.2
+"""Requests a second, and seconds, before a run begins: the first ones pay for connections, and belong to no story."""
 _LAST_ANSWERS = 0.5
 _SETTLE = 3.0
 ALONE = (
@@ -89,10 +91,19 @@ def values(scenario: Scenario, seen: Seen) -> Values:
     return {row.key: row.value(seen) for row in scenario.rows}
 
 
-async def play(scenario: Scenario, phases: Phases, config: Config, log: FilteringBoundLogger, tell: Tell) -> Seen:
-    """One run."""
+async def play(
+    scenario: Scenario,
+    phases: Phases,
+    config: Config,
+    log: FilteringBoundLogger,
+    tell: Tell,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+) -> Seen:
+    """One run; `clock` is monotonic, in seconds."""
     seen = Seen(phases=phases)
-    async with Mesh(config, log) as mesh:
+    async with Mesh(config, log, clock=clock) as mesh:
+        await Load(mesh.urls, random=Random(0), clock=clock, mix=scenario.users.mix).run(*_WARM)  # noqa: S311
         run = _Run(scenario, mesh, seen, tell)
         mesh.bus.subscribe(run.learn, BreakerMoved, CallCompleted)
         await run.whole()
@@ -107,7 +118,7 @@ class _Run:
         self._mesh = mesh
         self._seen = seen
         self._tell = tell
-        self._start = time.monotonic()
+        self._start = mesh.clock()
         self._loads: list[Load] = []
         self._fresh: list[Answer] = []  # of the second that is not over yet
         self._tasks: list[asyncio.Task[None]] = []
@@ -158,6 +169,7 @@ class _Run:
         users = self._scenario.users
         load = Load(
             self._mesh.urls,
+            clock=self._mesh.clock,
             random=Random(f"{self._mesh.config.mesh.seed}:users:{len(self._loads)}"),  # noqa: S311  one seed, one stream
             mix=users.mix,
             patience=users.patience,
@@ -190,7 +202,7 @@ class _Run:
         return sum(load.in_flight for load in self._loads)
 
     def _now(self) -> float:
-        return time.monotonic() - self._start
+        return self._mesh.clock() - self._start
 
     async def _until(self, moment: float) -> None:
         await asyncio.sleep(moment - self._now())
@@ -220,7 +232,7 @@ class _Products(Struct):
 
 async def _audit(mesh: Mesh) -> Books:
     """Ask for all orders and all stock, once what was in doubt has been settled, or after some seconds anyway."""
-    give_up = time.monotonic() + _SETTLE
+    give_up = mesh.clock() + _SETTLE
     async with aiohttp.ClientSession() as session:
 
         async def get(service: str, path: str, kind: type[_T]) -> _T:
@@ -239,6 +251,6 @@ async def _audit(mesh: Mesh) -> Books:
                 sum(product.reserved for product in stock.items),
                 sum(order.status in ("pending", "cancelling") for order in orders),
             )
-            if books.agree or time.monotonic() > give_up:
+            if books.agree or mesh.clock() > give_up:
                 return books
             await asyncio.sleep(0.1)
