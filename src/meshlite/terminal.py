@@ -146,7 +146,7 @@ def cut(text: str, width: int) -> str:
     return kept.rstrip() + "…"
 
 
-def wrapped(text: str, first: str, rest: str | None = None, *, width: int) -> list[str]:
+def wrapped(text: str, first: str, rest: str | None = None, *, width: int = WIDTH) -> list[str]:
     """`text` in as many lines as it needs; a word goes whole where it can."""
     rest = first if rest is None else rest
     lines = textwrap.wrap(clean(text), width, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)

@@ -11,7 +11,7 @@ from meshlite.demo.scenario import Claim, Seen
 from meshlite.demo.story import Second, Told, find, values
 from meshlite.events import BreakerMoved
 from meshlite.load import Answer
-from meshlite.terminal import plain
+from meshlite.terminal import Paint
 
 OPEN = "orders→inventory: 3 consecutive failures, last: CallTimedOut after 0.251 s"
 STILL = "orders→inventory: a probe failed: CallTimedOut after 0.25 s"
@@ -32,19 +32,19 @@ def run(name: str, wait: float, outcome: str = "ok") -> telling.Run:
 
 def test_a_bar_shows_what_part_of_the_people_got_what() -> None:
     """Its marks are as the shares are and fill it; the numbers are behind it; it fits."""
-    line = telling.bar(Second(7.02, Counter(ok=6, degraded=3, refused=1, failed=1, timed_out=1), 12, 0.3), plain)
+    line = telling.bar(Second(7.02, Counter(ok=6, degraded=3, refused=1, failed=1, timed_out=1), 12, 0.3), Paint())
     assert line == "  +7.0 s ██████▓▓▓░xx············      6       3      1       2      12   0.30 s"
     assert len(line) <= 80
-    nothing = telling.bar(Second(12.0, Counter(), 0, None), plain)
+    nothing = telling.bar(Second(12.0, Counter(), 0, None), Paint())
     assert nothing.split() == ["+12.0", "s", "-", "-", "-", "-", "-", "-"]
-    crowd = telling.bar(Second(12.0, Counter(ok=1, refused=999), 9999, 12.5), plain)
+    crowd = telling.bar(Second(12.0, Counter(ok=1, refused=999), 9999, 12.5), Paint())
     assert len(crowd) <= 80
     assert crowd.count("█") + crowd.count("░") + crowd.count("·") == telling.BAR
 
 
 def test_what_repeats_itself_gets_shorter() -> None:
     """The first opening is explained, later ones take a line; a second half-open says nothing new."""
-    narrator = telling.Narrator(find("slow"), plain)
+    narrator = telling.Narrator(find("slow"), Paint())
     said = [
         narrator.lines(Told(at, what, words))
         for at, what, words in (
@@ -70,12 +70,12 @@ def test_what_repeats_itself_gets_shorter() -> None:
 def test_the_table_says_both_and_whether_it_held() -> None:
     """Waits in their unit, claims with yes or NO, the settings of each run."""
     scenario = find("slow")
-    text = "\n".join(telling.closing(scenario, run("without", 3.5), run("with", 0.003, "degraded"), plain))
+    text = "\n".join(telling.closing(scenario, run("without", 3.5), run("with", 0.003, "degraded"), Paint()))
     assert "typical wait of a reader in the trouble               3.5 s           3 ms" in text
     assert "until the circuit breaker opened                     0.30 s         0.30 s" in text
     assert text.count("\n  yes ") == 2
     assert "reset_timeout=1" in text
-    text = "\n".join(telling.closing(scenario, run("without", 0.003), run("with", 0.9), plain))
+    text = "\n".join(telling.closing(scenario, run("without", 0.003), run("with", 0.9), Paint()))
     assert text.count("\n  NO  ") == 2
 
 
@@ -86,13 +86,13 @@ def test_everything_fits_into_80_columns(name: str) -> None:
     seen = Seen(phases=scenario.phases)
     empty = telling.Run("with", [], seen, values(scenario, seen))
     lines = [
-        *telling.opening(scenario, 0, scenario.phases, plain),
-        *telling.heading("without", scenario.says_without, "", plain),
-        *telling.heading("with", scenario.says_with, scenario.explains, plain),
-        *telling.closing(scenario, empty, empty, plain),
+        *telling.opening(scenario, 0, scenario.phases, Paint()),
+        *telling.heading("without", scenario.says_without, "", Paint()),
+        *telling.heading("with", scenario.says_with, scenario.explains, Paint()),
+        *telling.closing(scenario, empty, empty, Paint()),
     ]
     for what in ("trouble", "over"):
-        lines += telling.Narrator(scenario, plain).lines(Told(0.0, what, scenario.trouble.begins))
+        lines += telling.Narrator(scenario, Paint()).lines(Told(0.0, what, scenario.trouble.begins))
     assert max(map(len, lines)) <= 80
 
 

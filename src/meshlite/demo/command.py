@@ -13,13 +13,13 @@ from pathlib import Path
 
 import uvloop
 
+from meshlite import terminal
 from meshlite.config import Config
 from meshlite.demo import telling
 from meshlite.demo.scenario import Scenario, Seen
 from meshlite.demo.story import ALONE, Second, Told, find, play, values
 from meshlite.errors import StartError
 from meshlite.telemetry import logs
-from meshlite.terminal import coloured, in_colour, plain
 
 Configure = Callable[[Sequence[str]], Config]
 """The config of KEY=VALUEs, with what the command line says on top."""
@@ -40,7 +40,7 @@ def run(name: str, configure: Configure, *, as_json: bool, svg: Path | None) -> 
 
 
 def _tell(scenario: Scenario, configure: Configure, *, as_json: bool, svg: Path | None) -> int:
-    paint = coloured if in_colour() else plain
+    paint = terminal.paint()
     say = _nothing if as_json else _say
     sides = (
         ("without", scenario.says_without, "", [*scenario.both, *scenario.without]),
