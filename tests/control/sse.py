@@ -1,17 +1,19 @@
 """A reader of server-sent events over a raw socket: chunks, lines and fields as the standard says, nothing else."""
 
 import asyncio
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgspec
 
 
 class Event(NamedTuple):
-    """One event as a browser would dispatch it."""
+    """One event as a browser would dispatch it; `at` is its time, taken out of the data."""
 
     id: str
     name: str
     data: Any
+    at: datetime
 
 
 class Reader:
@@ -56,7 +58,8 @@ class Reader:
             line = self._lines.pop(0)
             field, _, value = line.partition(":")
             if not line and "data" in fields:
-                return Event(fields["id"], fields["event"], msgspec.json.decode(fields["data"]))
+                data = msgspec.json.decode(fields["data"])
+                return Event(fields["id"], fields["event"], data, datetime.fromisoformat(data.pop("at")))
             if line.startswith(":"):
                 self.beats += 1
             elif field == "retry":

@@ -28,6 +28,8 @@ CHANGES = {
     "PATCH /api/faults/slow-inventory": b'{"enabled": true}',
     "DELETE /api/faults/slow-inventory": b"",
     "POST /api/reset": b"",
+    "PUT /api/load": b'{"rate": 1}',
+    "DELETE /api/load": b"",
 }
 """Every operation that changes something, with a body that would do."""
 FOREIGN, MISDIRECTED, NO_TOKEN = "403 foreign-origin", "421 misdirected", "401 unauthorized"
@@ -49,7 +51,8 @@ async def seen(world: World) -> object:
     faults, edges = [(await world.get("control", f"/api/{what}")).json[what] for what in ("faults", "edges")]
     modes = [(edge["mode"], [breaker["state"] for breaker in edge["breakers"]]) for edge in edges]
     states = [(name, service.state) for name, service in world.mesh.services.items()]
-    return faults, modes, states, len(world.logged("service.moved")), world.logged("config.applied")
+    load = (await world.get("control", "/api/load")).json
+    return faults, load, modes, states, len(world.logged("service.moved")), world.logged("config.applied")
 
 
 async def nothing_moved(world: World, before: object) -> None:
@@ -209,7 +212,7 @@ async def test_the_changes_are_all_there_are(world: World) -> None:
     paths = (await world.get("control", "/openapi.json")).json["paths"]
     there = {f"{method.upper()} {path}" for path, item in paths.items() for method in item if method != "get"}
     assert {change.split(" ")[0] for change in CHANGES} == {operation.split(" ")[0] for operation in there}
-    assert len(there) == 7
+    assert len(there) == 9
     for operation in there:
         method, path = operation.split(" ")
         assert {"403", "415"} <= set(paths[path][method.lower()]["responses"]), operation
@@ -251,8 +254,9 @@ async def test_no_get_changes_anything(world: World) -> None:
         for method in ("GET", "HEAD", "OPTIONS"):
             for target in (path, f"{path}?_method=POST"):
                 answer = await world.ask(method, "control", target, headers=dict(line.split(": ") for line in override))
-                read = {200} if path == "/api/faults/slow-inventory" and target == path else set()
-                assert answer.status in {404, 405, 422, *read}, (method, target)
+                found = path == "/api/faults/slow-inventory" and target == path
+                looked = (found or target == "/api/load") and method != "OPTIONS"  # which can be read, too
+                assert answer.status in ((200,) if looked else (404, 405, 422)), (method, target)
     await nothing_moved(world, before)
 
 
@@ -288,15 +292,20 @@ OF_TOKENS = {
 
 
 async def test_nobody_gets_in_without_the_token(start_mesh: StartMesh) -> None:
-    """401 on every route but the probes, whatever is sent in its place."""
+    """401 on every route but the probes and the dashboard's files, whatever is sent in its place."""
     world = await start_mesh(f"control.token={TOKEN}")
     for name, data in OF_TOKENS.items():
         ended = ", closed" if name == "an upgrade" else ""
         assert await outcome(world, "control", data) == NO_TOKEN + ended, name
     for change, body in CHANGES.items():
         assert await outcome(world, "control", request(*change.split(" "), body=body)) == NO_TOKEN, change
-    for path in ("/api/services", "/api/events", "/api/logs", "/metrics", "/openapi.json", "/docs", "/docs/start.js"):
+    paths = ["/api/services", "/api/events", "/api/logs", "/metrics", "/openapi.json", "/docs", "/docs/start.js"]
+    paths += ["/api/overview", "/api/history", "/api/load", "/page", "/page/", "/page/none.js", "/page/../api/config"]
+    for path in (*paths, "//", "/page/main.js/", "/page/%2e%2e/api/config", "/page/..%2fpage.py"):
         assert await outcome(world, "control", request("GET", path)) == NO_TOKEN, path
+    for path in ("/", "/page/main.js", "/page/%6dain.js"):
+        assert await outcome(world, "control", request("GET", path)) == "200", path
+    assert await outcome(world, "control", request("POST", "/")) == "405 method-not-allowed"
     assert await outcome(world, "control", bearing(f"Bearer {TOKEN}")) == "200"
     assert await outcome(world, "control", bearing(f"bearer {TOKEN}")) == "200"
     assert {service.state for service in world.mesh.services.values()} == {"running"}

@@ -28,7 +28,7 @@ async def test_an_edge_shows_all_there_is(world: World) -> None:
     found = await edge(world, "orders", "inventory")
     assert list(found) == [
         *("caller", "callee", "policy", "mode", "breakers", "in_flight", "waiting", "amplification"),
-        *("rate", "error_rate", "refused_rate", "p99_ms"),
+        *("rate", "error_rate", "refused_rate", "p99_ms", "outcomes"),
     ]
     assert (found["mode"], found["in_flight"], found["waiting"], found["amplification"]) == ("auto", 0, 0, 1.0)
     assert found["rate"] > 0 and found["error_rate"] == 0.0 and found["p99_ms"] > 0

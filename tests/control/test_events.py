@@ -6,6 +6,7 @@ import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 
 import aiohttp
@@ -62,11 +63,13 @@ async def test_the_format_on_the_wire(world: World, hear: Hear) -> None:
     await world.ask("PUT", "control", "/api/faults/f", BROKEN)
     for _ in range(2):
         assert await reader.next()
-    boot = rb"[0-9a-f]{11}"
+    number, time = rb"[0-9a-f]{11}-\d+", rb'"at":"[^"]+Z"'
     assert re.fullmatch(
         rb"retry: 1000\n\n"
-        rb"id: (" + boot + rb')-(\d+)\nevent: fault\.switched\ndata: {"fault":"f","enabled":true,"by":"api"}\n\n'
-        rb"id: " + boot + rb'-(\d+)\nevent: config\.applied\ndata: {"changed":\[[^\n]+\],"by":"api"}\n\n',
+        rb"id: " + number + rb"\nevent: fault\.switched\n"
+        rb"data: {" + time + rb',"fault":"f","enabled":true,"by":"api"}\n\n'
+        rb"id: " + number + rb"\nevent: config\.applied\n"
+        rb"data: {" + time + rb',"changed":\[[^\n]+\],"by":"api"}\n\n',
         reader.raw,
     ), reader.raw
     assert reader.retry == 1000
@@ -162,11 +165,13 @@ async def test_requests_are_summed_up_once_a_second(start_mesh: StartMesh, hear:
     rates = first.data["rates"]
     assert rates.keys() == {"users", "orders", "inventory", "users→orders", "orders→inventory"}
     assert rates["users"]["rate"] == pytest.approx(4.0, abs=0.1)
-    assert rates["users"].keys() == {"rate", "error_rate", "refused_rate", "p99_ms"}
+    assert rates["users"].keys() == {"rate", "error_rate", "refused_rate", "p50_ms", "p99_ms"}
+    assert first.data["outcomes"] == {"users→orders": {"ok": 4}, "orders→inventory": {"ok": 4}}
     await asyncio.sleep(3)
     await world.get("users", "/users/1")
     second = await reader.next()
     assert second is not None and second.data["rates"].keys() == {"users"}
+    assert second.data["outcomes"] == {}
     assert loop.time() == pytest.approx(9.0, abs=0.2)
 
 
@@ -209,7 +214,7 @@ async def test_an_id_that_is_not_ours_gets_all_there_is(world: World, hear: Hear
     """An id of another run, one from the future, or garbage: what is kept comes first, then what is new."""
     for number in range(2):
         feed.tell("n", {"n": number})
-    reader = await hear(world, last_id.replace("BOOT", feed._boot))
+    reader = await hear(world, last_id.replace("BOOT", feed.boot))
     feed.tell("n", {"n": 2})
     assert [(await reader.until("n")).data["n"] for _ in range(3)] == [0, 1, 2]
 
@@ -228,7 +233,7 @@ async def test_the_buffer_has_an_end(world: World, hear: Hear, feed: Feed) -> No
     """The last thousand events are kept; an older id gets those."""
     for number in range(KEPT + 500):
         feed.tell("n", {"n": number})
-    reader = await hear(world, f"{feed._boot}-1")
+    reader = await hear(world, f"{feed.boot}-1")
     got = [(await reader.until("n")).data["n"] for _ in range(KEPT)]
     assert got == list(range(500, KEPT + 500))
 
@@ -312,7 +317,7 @@ async def test_a_reader_that_the_buffer_has_overtaken_is_dropped(world: World, h
         feed.tell("n", {"n": number})
     with pytest.raises((asyncio.IncompleteReadError, ConnectionResetError)):
         await reader.next()
-    again = await hear(world, f"{feed._boot}-1")
+    again = await hear(world, f"{feed.boot}-1")
     assert (await again.until("n")).data["n"] == 2
 
 
@@ -403,6 +408,8 @@ def test_the_parser_is_strict() -> None:
         return await Reader(stream, None).next()  # type: ignore[arg-type]
 
     with asyncio.Runner() as runner:
-        assert runner.run(parse(b"id: 1\nevent: n\ndata: [1]\n\n")) == ("1", "n", [1])
+        at = "2026-01-02T03:04:05Z"
+        event = runner.run(parse(b'id: 1\nevent: n\ndata: {"at":"%s","a":1}\n\n' % at.encode()))
+        assert event == ("1", "n", {"a": 1}, datetime.fromisoformat(at))
         with pytest.raises(AssertionError):
             runner.run(parse(b"id: 1\nevent: n\nnonsense\ndata: 1\n\n"))

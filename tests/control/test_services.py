@@ -34,6 +34,7 @@ async def test_a_service_shows_how_it_fares(start_mesh: StartMesh) -> None:
         "name": "users",
         "url": world.url("users"),
         "state": "running",
+        "ready": True,
         "reason": None,
         "in_flight": 1,
         "rate": 0.0,

@@ -11,6 +11,12 @@ from tests.conftest import StartMesh, World
 from tests.control.conftest import Logging
 
 OPERATIONS = {
+    "GET /": "text/html",
+    "GET /api/overview": "application/json",
+    "GET /api/history": "application/json",
+    "GET /api/load": "application/json",
+    "PUT /api/load": "application/json",
+    "DELETE /api/load": "application/json",
     "GET /api/services": "application/json",
     "POST /api/services/{name}/{action}": "application/json",
     "GET /api/edges": "application/json",

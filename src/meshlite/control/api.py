@@ -10,14 +10,19 @@ from msgspec.structs import asdict
 
 from meshlite import __version__
 from meshlite.config import EDGES, HOT, SERVICES
-from meshlite.control import faults, traces  # noqa: F401  their routes
+from meshlite.control import overview, traces  # noqa: F401  their routes
 from meshlite.control.base import FEED, LINES, MESH, RATES, Lines, routes, unknown
 from meshlite.control.feed import KINDS, Feed
 from meshlite.control.guard import make_guard
+from meshlite.control.history import HISTORY, History
+from meshlite.control.load import TRAFFIC, Traffic
+from meshlite.control.overview import edge_shown, edge_views
+from meshlite.control.page import PAGE, Page, page_file
 from meshlite.control.rates import Rate, Rates
 from meshlite.control.text import reply
-from meshlite.control.views import EdgeList, EdgeView, ServiceList, ServiceView, edge_view, service_view
+from meshlite.control.views import EdgeList, EdgeView, ServiceList, ServiceView, service_view
 from meshlite.errors import StartError
+from meshlite.events import BreakerMoved
 from meshlite.keys import flat, sources
 from meshlite.mesh import Mesh
 from meshlite.resilience.edge import Edge
@@ -114,8 +119,7 @@ async def command_service(request: web.Request) -> web.Response:
 
 @routes.add("GET", "/api/edges", "List the edges, with their policies and breakers", {200: EdgeList})
 async def list_edges(request: web.Request) -> web.Response:
-    rates = request.app[RATES].now()
-    return reply(EdgeList([edge_view(edge, rates) for edge in request.app[MESH].edges.values()]))
+    return reply(EdgeList(edge_views(request.app)))
 
 
 _OF_EDGE: dict[str, Any] = {
@@ -147,7 +151,7 @@ async def set_breaker(request: web.Request) -> web.Response:
         edge.set_mode(new.mode)
     except ValueError as error:
         raise Problem("no-breaker", str(error)) from error
-    return reply(edge_view(edge, request.app[RATES].now()))
+    return reply(edge_shown(request.app, edge))
 
 
 @routes.add(
@@ -156,7 +160,7 @@ async def set_breaker(request: web.Request) -> web.Response:
 async def reset_breaker(request: web.Request) -> web.Response:
     edge = _of(request)
     edge.reset()
-    return reply(edge_view(edge, request.app[RATES].now()))
+    return reply(edge_shown(request.app, edge))
 
 
 @routes.add(
@@ -249,12 +253,13 @@ async def metrics(request: web.Request) -> web.Response:
 
 async def _sampling(app: web.Application) -> AsyncIterator[None]:
     """Once a second, for as long as the app runs: rates are sampled, and the feed told of them; breakers looked at."""
-    mesh, feed = app[MESH], app[FEED]
+    mesh, feed, history = app[MESH], app[FEED], app[HISTORY]
 
     def each(rates: dict[str, Rate]) -> None:
         rates.pop("control", None)  # to ask how the mesh fares is no traffic of the mesh's
+        outcomes = history.tell(rates, mesh.metrics.outcomes())
         if rates:
-            feed.tell("requests.summarized", {"rates": rates})
+            feed.tell("requests.summarized", {"rates": rates, "outcomes": outcomes})
         for edge in mesh.edges.values():
             for _, breaker in edge.breakers():
                 _ = breaker.state  # time alone moves a breaker too, and it says so to whoever looks
@@ -278,18 +283,22 @@ async def _for_browsers(_: web.Request, response: web.StreamResponse) -> None:
         response.headers.setdefault(name, value)
 
 
-async def _end_of_events(app: web.Application) -> None:
+async def _end(app: web.Application) -> None:
     app[FEED].close()
+    await app[TRAFFIC].stop()
 
 
 def create_app(mesh: Mesh, lines: Lines = tuple) -> tuple[web.Application, Callable[[web.Request], None]]:
     """The control app of `mesh`, and the guard at its door. `lines` gives the log's last lines, the newest first."""
     app = web.Application()
     app[MESH], app[FEED], app[LINES] = mesh, Feed(), lines
-    app[RATES] = Rates(mesh.metrics.tallies, mesh.clock)
+    app[RATES], app[HISTORY], app[PAGE] = Rates(mesh.metrics.tallies, mesh.clock), History(), Page()
+    app[TRAFFIC] = Traffic(mesh)
     mesh.bus.subscribe(app[FEED].hear, *KINDS)
+    mesh.bus.subscribe(app[HISTORY].hear, BreakerMoved)
     app.cleanup_ctx.append(_sampling)
-    app.on_shutdown.append(_end_of_events)
+    app.on_shutdown.append(_end)
     app.on_response_prepare.append(_for_browsers)
     routes.mount(app, lambda: mesh.state, __version__)
+    app.router.add_get("/page/{file}", page_file)
     return app, make_guard(mesh.config)

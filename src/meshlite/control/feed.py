@@ -16,6 +16,7 @@ from meshlite import propagation
 from meshlite.control.text import encoded
 from meshlite.events import CallCompleted, Fact, RequestCompleted
 from meshlite.wire.problems import Problem
+from meshlite.wire.times import now
 
 KEPT = 1_000
 READERS = 64
@@ -29,7 +30,8 @@ class Feed:
     """Numbers what it is told, and hands it to every reader until it is closed."""
 
     def __init__(self) -> None:
-        self._boot = f"{time.time_ns() // 1_000_000:x}"
+        self.boot = f"{time.time_ns() // 1_000_000:x}"
+        """Of which run of the mesh this is: another one, another text."""
         self._kept: deque[tuple[int, bytes]] = deque(maxlen=KEPT)
         self._number = 0
         self._news = asyncio.Event()
@@ -41,10 +43,11 @@ class Feed:
         self.tell(fact.name, fact)
 
     def tell(self, name: str, data: Any) -> None:
-        """Keep an event, and wake the readers."""
+        """Keep an event, an object, with its time, and wake the readers."""
         self._number += 1
-        head = f"id: {self._boot}-{self._number}\nevent: {name}\ndata: "
-        self._kept.append((self._number, head.encode() + encoded(data) + b"\n\n"))
+        rest = encoded(data)[1:]
+        head = f'id: {self.boot}-{self._number}\nevent: {name}\ndata: {{"at":"{now()}"{"," if len(rest) > 1 else ""}'
+        self._kept.append((self._number, head.encode() + rest + b"\n\n"))
         self._wake()
 
     def close(self) -> None:
@@ -61,7 +64,7 @@ class Feed:
         if not last_id:
             return self._number
         boot, _, text = last_id.partition("-")
-        number = int(text) if boot == self._boot and text.isascii() and text.isdigit() and len(text) < 16 else 0
+        number = int(text) if boot == self.boot and text.isascii() and text.isdigit() and len(text) < 16 else 0
         return number if number <= self._number else 0
 
     def _after(self, number: int) -> bytes:

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from aiohttp import web
 
 from meshlite.config import Config
+from meshlite.control import page
 from meshlite.wire.problems import Problem
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-OPEN = frozenset({"/healthz", "/readyz"})
+OPEN = frozenset({"/healthz", "/readyz"}) | page.OPEN
 _FORMS = frozenset({"application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
 """What a page can send anywhere without asking first (CORS calls such requests simple)."""
 _AUTHORITY = re.compile(r"(?:\[([^][/?#@\\\s]+)\]|([^][:/?#@\\\s]+))(?::[0-9]{0,5})?", re.ASCII)
@@ -23,7 +24,7 @@ def make_guard(config: Config) -> Callable[[web.Request], None]:
     Origin (any but the very scheme, host and port that was asked) on a request that changes something is 403, and so is
     one of which the browser says that it comes from another site: no web page, not even one of another port of this
     machine, can stop the services. A form with anything in it is 415, whoever sends it; an empty body is none. Probes
-    need no token.
+    and the dashboard's files need no token: there is nothing in them.
     """
     allowed = (config.mesh.host, *config.control.allowed_hosts)
     named = (_host(name if name.count(":") < 2 or name.startswith("[") else f"[{name}]") for name in allowed)

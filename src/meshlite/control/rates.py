@@ -16,11 +16,12 @@ Tallies = dict[str, Tally]
 
 
 class Rate(Struct, frozen=True):
-    """Over the last ten seconds: per second, the shares (0 to 1) that failed and were refused, and a percentile."""
+    """Over some seconds: how many a second, the shares (0 to 1) that failed and were refused, two percentiles."""
 
     rate: float = 0.0
     error_rate: float = 0.0
     refused_rate: float = 0.0
+    p50_ms: float | None = None
     p99_ms: float | None = None
 
 
@@ -63,6 +64,7 @@ def _rate(before: Tally | None, after: Tally, passed: float) -> Rate:
         round(done.total / passed, 3),
         round(done.failed / done.total, 4),
         round(done.refused / done.total, 4),
+        _percentile(done.counts, 0.5),
         _percentile(done.counts, 0.99),
     )
 

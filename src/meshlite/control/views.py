@@ -16,6 +16,7 @@ class ServiceView(Struct, frozen=True):
     name: str
     url: str
     state: str
+    ready: bool
     reason: str | None
     in_flight: int
     rate: float
@@ -30,7 +31,10 @@ class ServiceList(Struct, frozen=True):
 
 
 class BreakerView(Struct, frozen=True):
-    """A breaker: its state, why, since how many seconds; `retry_after` those until a call gets in, null where none."""
+    """A breaker: its state, why, since how many seconds; `retry_after` those until a call gets in, null where none.
+
+    `calls` to `slow_call_rate` are those of its sliding window, if it has one; `open_time` is the last one chosen.
+    """
 
     key: str
     state: str
@@ -38,6 +42,12 @@ class BreakerView(Struct, frozen=True):
     age: float
     retry_after: float | None
     consecutive_failures: int
+    calls: int
+    failures: int
+    slow_calls: int
+    failure_rate: float | None
+    slow_call_rate: float | None
+    open_time: float
     probes: int
     probe_successes: int
     opened: int
@@ -51,7 +61,7 @@ class BreakerView(Struct, frozen=True):
 class EdgeView(Struct, frozen=True):
     """An edge: its policy in force (null: switched off), its breakers, what is under way, its last ten seconds.
 
-    `amplification` is attempts per call.
+    `amplification` is attempts per call; `outcomes` are the calls by how they ended: "ok", or why not.
     """
 
     caller: str
@@ -66,6 +76,7 @@ class EdgeView(Struct, frozen=True):
     error_rate: float
     refused_rate: float
     p99_ms: float | None
+    outcomes: dict[str, int]
 
 
 class EdgeList(Struct, frozen=True):
@@ -81,6 +92,7 @@ def service_view(service: Service, rates: dict[str, Rate]) -> ServiceView:
         name=service.name,
         url=service.url,
         state=service.state,
+        ready=service.state == "running" and service.faults.unready is None,
         reason=service.reason or None,
         in_flight=service.boundary.in_flight,
         rate=rate.rate,
@@ -89,8 +101,8 @@ def service_view(service: Service, rates: dict[str, Rate]) -> ServiceView:
     )
 
 
-def edge_view(edge: Edge, rates: dict[str, Rate]) -> EdgeView:
-    """What is to be said of one edge."""
+def edge_view(edge: Edge, rates: dict[str, Rate], outcomes: dict[str, int]) -> EdgeView:
+    """What is to be said of one edge; `outcomes` are those of its last ten seconds."""
     rate = rates.get(edge.name, Rate())
     return EdgeView(
         caller=edge.caller,
@@ -105,6 +117,7 @@ def edge_view(edge: Edge, rates: dict[str, Rate]) -> EdgeView:
         error_rate=rate.error_rate,
         refused_rate=rate.refused_rate,
         p99_ms=rate.p99_ms,
+        outcomes=outcomes,
     )
 
 

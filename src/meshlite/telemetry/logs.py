@@ -258,13 +258,18 @@ class StdlibHandler(logging.Handler):
             self.handleError(record)
 
 
+def _is_a_look(fact: RequestCompleted) -> bool:
+    """Whether it only looked at the control plane, as its page does each second: no line is worth that."""
+    return fact.service == "control" and fact.method in ("GET", "HEAD")
+
+
 def sink(log: FilteringBoundLogger, access: Callable[[RequestCompleted], None]) -> Callable[[Fact], None]:
     """The sink that writes one line per fact, keys only."""
 
     def write(fact: Fact) -> None:
         match fact:
             case RequestCompleted():
-                if fact.route not in PROBES or fact.status >= 400:
+                if fact.status >= 400 or not (fact.route in PROBES or _is_a_look(fact)):
                     access(fact)
             case BreakerMoved():
                 edge = f"{fact.caller}→{fact.callee}"

@@ -151,6 +151,13 @@ class Metrics:
             _add(found, f"{caller}→{callee}", child, failed=failed, refused=outcome in REFUSED)
         return found
 
+    def outcomes(self) -> dict[str, dict[str, int]]:
+        """How many calls of each edge ended in which outcome, since the start."""
+        found: dict[str, dict[str, int]] = {}
+        for (caller, callee, outcome), (child, _) in self._of_call.items():
+            found.setdefault(f"{caller}→{callee}", {})[outcome] = sum(child.counts)
+        return found
+
     def exposition(self, accept: str = "") -> tuple[bytes, str]:
         """The text that Prometheus reads, and its type: OpenMetrics where the `Accept` header names that."""
         if any(kind.partition(";")[0].strip().lower() == _OPENMETRICS for kind in accept.split(",")):

@@ -1,0 +1,80 @@
+// Asking the control plane, and saying each request as the curl command that would do the same.
+import { set, state } from "./store.js";
+
+const KEY = "meshlite-token";
+let token = sessionStorage.getItem(KEY);
+
+export function unlock(given) {
+  token = given;
+  sessionStorage.setItem(KEY, given);
+}
+
+export function headers(more = {}) {
+  return token ? { ...more, Authorization: `Bearer ${token}` } : more;
+}
+
+export class Refusal extends Error {
+  constructor(status, problem) {
+    const fields = (problem.errors ?? []).map((each) => `${each.pointer}: ${each.detail}`);
+    super([problem.detail ?? problem.title ?? `answered ${status}`, ...fields].join("; "));
+    this.status = status;
+    this.fields = problem.errors ?? [];
+  }
+}
+
+export async function ask(method, path, body) {
+  const sent = { method, headers: headers(body === undefined ? {} : { "Content-Type": "application/json" }) };
+  if (body !== undefined) sent.body = JSON.stringify(body);
+  const response = await fetch(path, sent);
+  const text = await response.text();
+  let answer = {};
+  try {
+    answer = text ? JSON.parse(text) : {};
+  } catch {
+    // not ours: whatever stands between us and the mesh answered
+  }
+  if (response.status === 401) set({ link: "locked" });
+  if (!response.ok) throw new Refusal(response.status, answer);
+  return answer;
+}
+
+export const get = (path) => ask("GET", path);
+
+// In single quotes nothing has a meaning for a shell but the quote itself.
+const quoted = (text) => `'${text.replaceAll("'", String.raw`'\''`)}'`;
+
+export function curl({ method, path, body }) {
+  const parts = ["curl"];
+  if (method !== "GET") parts.push("-X", method);
+  const url = location.origin + path;
+  parts.push(/[&?]/.test(url) ? quoted(url) : url);
+  if (token) parts.push('-H "Authorization: Bearer $TOKEN"');
+  if (body !== undefined) parts.push("-H 'Content-Type: application/json'", "-d", quoted(JSON.stringify(body)));
+  return parts.join(" ");
+}
+
+// Carry out an action, which is a list of requests; the command line at the bottom says what was done.
+export async function act(action) {
+  const text = action.requests.map(curl).join("\n");
+  set({ command: { text, state: "going", said: action.label } });
+  try {
+    for (const request of action.requests) await ask(request.method, request.path, request.body);
+    set({ command: { text, state: "done", said: action.label } });
+  } catch (error) {
+    set({ command: { text, state: "failed", said: `${action.label}: ${error.message}` } });
+    if (action.raises) throw error;
+  } finally {
+    action.then?.();
+    refresh();
+  }
+}
+
+export const preview = (action) => {
+  if (state.command?.state !== "going") set({ command: { text: action.requests.map(curl).join("\n"), state: "shown", said: action.label } });
+};
+
+// Set by live.js, which asks for the overview: what was done is to be seen at once.
+let refresh = () => {};
+export const onAct = (hook) => {
+  refresh = hook;
+};

@@ -1,0 +1,107 @@
+// The form for a fault. It knows which keys each kind has, and which make no sense with others; the mesh checks all the same.
+import { html, useState } from "./preact.js";
+import { act, preview } from "./api.js";
+
+const SERVICES = ["users", "orders", "inventory"];
+const KINDS = {
+  delay: ["answers late", ["seconds", "jitter", "distribution"]],
+  error: ["answers with an error", ["status", "body"]],
+  reset: ["resets the connection", []],
+  hang: ["never answers", []],
+  truncate: ["breaks off its answer", []],
+  throttle: ["sends slowly", ["bytes_per_second"]],
+  corrupt: ["answers what is no JSON", []],
+  unready: ["says it is not ready", []],
+  block: ["holds the event loop, all three", ["seconds"]],
+};
+const NEEDED = { delay: { seconds: 5 }, error: { status: 503 }, throttle: { bytes_per_second: 200 }, block: { seconds: 0.5 } };
+// key: [label, kind of input, hint, attributes]
+const FIELDS = {
+  seconds: ["Seconds", "number", "how long", { min: 0.001, step: "any" }],
+  jitter: ["Jitter, seconds", "number", "up to so much more or less", { min: 0.001, step: "any" }],
+  distribution: ["Distribution", ["uniform", "normal", "lognormal", "pareto"], "needs jitter"],
+  status: ["Status", "number", "400 to 599", { min: 400, max: 599 }],
+  body: ["Body", "text", "in place of a problem document"],
+  bytes_per_second: ["Bytes a second", "number", "", { min: 1 }],
+  phase: ["When", ["request", "response"], "response: the work is done, the answer late or lost"],
+  caller: ["Caller", [...SERVICES, "external"], "external: from outside the mesh"],
+  route: ["Route", "text", "a pattern: /orders*"],
+  method: ["Method", "text", "a pattern: GET, P*"],
+  probability: ["Share", "number", "0 to 1 of those picked", { min: 0, max: 1, step: "any" }],
+  after: ["After", "number", "spare the first so many", { min: 0 }],
+  every: ["Every", "number", "only each nth", { min: 1 }],
+  times: ["Times", "number", "so often, then never again", { min: 1 }],
+  max_active: ["At most at once", "number", "", { min: 1 }],
+  duration: ["Off after, seconds", "number", "goes by itself", { min: 0.1, step: "any" }],
+};
+const PICKING = ["caller", "route", "method", "probability"];
+const ORDER = ["after", "every", "times", "max_active"];
+const SHOWN = new Set(["service", "kind", "enabled", ...Object.keys(FIELDS)]);
+
+// What the form says, as the table that the mesh takes. What it does not show of a fault that is changed is kept.
+function table(values, kept) {
+  const own = KINDS[values.kind][1];
+  const keys = values.kind === "unready" ? ["duration"] : [...own, "phase", ...PICKING, ...ORDER, "duration"];
+  const found = { ...kept, service: values.service, kind: values.kind, enabled: true };
+  for (const key of keys) {
+    const value = values[key];
+    if (value !== undefined && value !== "") found[key] = FIELDS[key][1] === "number" ? Number(value) : value;
+  }
+  return found;
+}
+
+export function FaultForm({ fault, onDone }) {
+  const [values, change] = useState(() => (fault ? { name: fault.name, ...fault.rule } : { name: "my-fault", service: "inventory", kind: "delay", seconds: 2, duration: 60 }));
+  const [wrong, complain] = useState({});
+  const kept = fault ? Object.fromEntries(Object.entries(fault.rule).filter(([key]) => !SHOWN.has(key))) : {};
+  const action = {
+    label: `${fault ? "Change" : "Make"} ${values.name}`,
+    requests: [{ method: "PUT", path: `/api/faults/${encodeURIComponent(values.name)}`, body: table(values, kept) }],
+    raises: true,
+  };
+  const put = (key) => (event) => {
+    const next = { ...values, [key]: event.target.value };
+    if (key === "kind") Object.assign(next, { phase: undefined, ...NEEDED[next.kind] });
+    change(next);
+  };
+  const send = async (event) => {
+    event.preventDefault();
+    complain({});
+    try {
+      await act(action);
+      onDone();
+    } catch (error) {
+      const found = Object.fromEntries((error.fields ?? []).map((each) => [(each.pointer ?? "").replace(/^\//, "").split("/")[0] || "name", each.detail]));
+      complain(Object.keys(found).length ? found : { name: error.message });
+    }
+  };
+  const field = (key) => {
+    const [label, kind, hint, more] = FIELDS[key];
+    return html`<${Field} name=${key} label=${label} hint=${hint} kind=${kind} more=${more} value=${values[key] ?? ""} onInput=${put(key)} wrong=${wrong[key]} />`;
+  };
+  const picks = values.kind !== "unready";
+  return html`<form class="fault-form" onSubmit=${send} onFocusIn=${() => preview(action)} aria-labelledby="form-title">
+    <h3 id="form-title">${fault ? `Change ${fault.name}` : "A fault of your own"}</h3>
+    <div class="fields">
+      <${Field} name="name" label="Name" kind="text" value=${values.name} onInput=${put("name")} wrong=${wrong.name} more=${{ required: true, pattern: "[a-z0-9][a-z0-9\\-]*", readOnly: !!fault }} hint="small letters, digits, hyphens" />
+      <${Field} name="service" label="Who misbehaves" kind=${SERVICES} value=${values.service} onInput=${put("service")} wrong=${wrong.service} always />
+      <${Field} name="kind" label="What it does" kind=${Object.entries(KINDS).map(([key, [text]]) => [key, `${key}: ${text}`])} value=${values.kind} onInput=${put("kind")} wrong=${wrong.kind} always />
+      ${KINDS[values.kind][1].map(field)}
+      ${field("duration")}
+    </div>
+    ${picks && html`<details open=${[...PICKING, ...ORDER, "phase"].some((key) => wrong[key]) || !!fault}><summary>Which requests, in which order</summary><div class="fields">${["phase", ...PICKING, ...ORDER].map(field)}</div></details>`}
+    <div class="row end">${fault && html`<button type="button" class="button" onClick=${onDone}>Leave it</button>`}<button class="button primary" onMouseEnter=${() => preview(action)}>${fault ? "Change it, and switch it on" : "Make it, and switch it on"}</button></div>
+  </form>`;
+}
+
+function Field({ name, label, kind, hint, value, onInput, wrong, more = {}, always }) {
+  const id = `f-${name}`;
+  const said = [wrong && `${id}-wrong`, hint && `${id}-hint`].filter(Boolean).join(" ") || undefined;
+  const choices = Array.isArray(kind) ? kind.map((each) => (Array.isArray(each) ? each : [each, each])) : null;
+  return html`<div class="field"><label for=${id}>${label}</label>
+    ${choices
+      ? html`<select id=${id} value=${value} onChange=${onInput} aria-describedby=${said} aria-invalid=${!!wrong}>${!always && html`<option value="">not said</option>`}${choices.map(([key, text]) => html`<option value=${key} selected=${key === value}>${text}</option>`)}</select>`
+      : html`<input id=${id} type=${kind} value=${value} onInput=${onInput} aria-describedby=${said} aria-invalid=${!!wrong} autocomplete="off" ...${more} />`}
+    ${wrong ? html`<p class="wrong" id="${id}-wrong" role="alert">${wrong}</p>` : hint && html`<p class="small" id="${id}-hint">${hint}</p>`}
+  </div>`;
+}

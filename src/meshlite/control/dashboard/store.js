@@ -1,0 +1,58 @@
+// What the page knows, in one object, and who draws it. Everything that changes goes through `set`.
+import { useEffect, useState } from "./preact.js";
+
+export const state = {
+  overview: null, // the last answer of /api/overview
+  heard: 0, // when it came, by performance.now(): countdowns go on from there
+  link: "connecting", // "live", "lost", or "locked" where a token is asked for
+  notice: "", // what there is to say of the link: that the mesh was restarted, that it is gone
+  config: null, // /api/config, by key
+  history: {}, // by edge or service: columns of seconds
+  moves: [], // breakers' moves, the newest last
+  story: [], // what happened, the newest first
+  chosen: { edge: "orders→inventory", by: "page" },
+  tab: "faults",
+  command: null, // the curl command that is shown at the bottom, and whether it was carried out
+  traces: { order: "latest", service: "", outcome: "", fault: "", since: "", until: "", list: null, open: null },
+  logs: { service: "", level: "info", event: "", list: null },
+  dialog: null, // an action that wants to be confirmed
+};
+
+const readers = new Set();
+let due = false;
+
+export function set(patch) {
+  Object.assign(state, patch);
+  if (due) return;
+  due = true;
+  // One drawing for all that changes in a turn.
+  queueMicrotask(() => {
+    due = false;
+    for (const reader of readers) reader({});
+  });
+}
+
+export function useStore() {
+  const [, draw] = useState();
+  useEffect(() => {
+    readers.add(draw);
+    return () => readers.delete(draw);
+  }, []);
+  return state;
+}
+
+// Draws the caller again so often, as long as it is shown; for countdowns, of which only few are on the page.
+export function useTicks(milliseconds) {
+  const [, draw] = useState();
+  useEffect(() => {
+    const timer = setInterval(() => draw({}), milliseconds);
+    return () => clearInterval(timer);
+  }, [milliseconds]);
+}
+
+// Seconds since the overview was heard: what it says of times goes on from there.
+export const aged = () => (performance.now() - state.heard) / 1000;
+
+export function edgeNamed(name) {
+  return state.overview?.edges.find((edge) => `${edge.caller}→${edge.callee}` === name);
+}

@@ -1,0 +1,76 @@
+// What single requests went through: the latest or the slowest, and of one of them each call, attempt and refusal.
+import { html, useEffect } from "./preact.js";
+import { get } from "./api.js";
+import { poll } from "./live.js";
+import { set, state, useStore } from "./store.js";
+import { ms } from "./words.js";
+import { Waterfall } from "./waterfall.js";
+
+const FILTERS = ["order", "service", "outcome", "fault", "since", "until"];
+const TONES = { ok: "good", degraded: "warn", failed: "bad" };
+
+async function load() {
+  const asked = state.traces;
+  const query = new URLSearchParams({ limit: "50" });
+  for (const key of FILTERS) if (asked[key]) query.set(key, asked[key]);
+  let found;
+  try {
+    found = (await get(`/api/traces?${query}`)).traces;
+  } catch (error) {
+    if (error.status !== 404) throw error;
+    found = []; // an older mesh keeps none
+  }
+  if (FILTERS.every((key) => state.traces[key] === asked[key])) set({ traces: { ...state.traces, list: found } });
+}
+
+const ANY = { order: "latest", service: "", outcome: "", fault: "", since: "", until: "" };
+
+// Show one trace, from wherever it was met; that it is no longer kept shows as a list without it.
+export async function openTrace(id) {
+  set({ tab: "traces", traces: { ...ANY, list: null, open: null } });
+  const open = await get(`/api/traces/${id}`).catch(() => null);
+  if (open) set({ traces: { ...state.traces, open } });
+}
+
+export function Traces() {
+  const { traces, overview } = useStore();
+  const { list, open } = traces;
+  useEffect(() => {
+    load().catch(() => {});
+    // While a trace is looked at, or a moment is, the list stands still.
+    poll(state.traces.open || state.traces.until ? null : () => load().catch(() => {}));
+    return () => poll(null);
+  }, [...FILTERS.map((key) => traces[key]), !!open]);
+  const change = (patch) => set({ traces: { ...state.traces, ...patch, list: null, open: null } });
+  const select = (key, label, choices) => html`<label>${label} <select value=${traces[key]} onChange=${(event) => change({ [key]: event.target.value })}>${choices.map(([value, text]) => html`<option value=${value} selected=${traces[key] === value}>${text}</option>`)}</select></label>`;
+  const faults = [...new Set([...overview.faults.map((each) => each.name), traces.fault])].filter(Boolean);
+  const shown = open ?? (list?.length ? list[0] : null);
+  return html`<div class="row filters">
+      ${select("order", "Which", [["latest", "the latest"], ["slowest", "the slowest"]])}
+      ${select("service", "Through", [["", "any service"], ...["users", "orders", "inventory"].map((each) => [each, each])])}
+      ${select("outcome", "Outcome", [["", "any"], ["ok", "ok"], ["degraded", "degraded"], ["failed", "failed"]])}
+      ${select("fault", "Fault", [["", "any, or none"], ...faults.map((each) => [each, each])])}
+      ${traces.since && html`<span class="moment small num">around ${new Date((Date.parse(traces.since) + Date.parse(traces.until)) / 2).toLocaleTimeString([], { hour12: false })}
+        <button type="button" class="button small" onClick=${() => change({ since: "", until: "" })}>Any time</button></span>`}
+      <span class="space" /><button type="button" class="button small" onClick=${() => change({})}>Ask again</button>
+    </div>
+    ${list === null && html`<p class="empty">Asking for traces.</p>`}
+    ${list?.length === 0 && html`<p class="empty">${FILTERS.slice(1).some((key) => traces[key]) ? "No trace like that is kept." : "No traces yet. Send traffic, and each request can be followed here from service to service."}</p>`}
+    ${(open || list?.length > 0) && html`<div class="two traces"><${List} list=${list ?? []} shown=${shown} /><${Waterfall} trace=${shown} key=${shown.trace_id} /></div>`}`;
+}
+
+function List({ list, shown }) {
+  const longest = Math.max(...list.map((each) => each.ms), 1);
+  return html`<ol class="trace-list" aria-label="Traces">${list.map((trace) => {
+    const here = shown?.trace_id === trace.trace_id;
+    const pick = () => set({ traces: { ...state.traces, open: trace } });
+    return html`<li key=${trace.trace_id}><button type="button" aria-pressed=${here} onClick=${pick} class=${TONES[trace.outcome]}>
+      <span class="num at">${new Date(trace.started_at).toLocaleTimeString([], { hour12: false })}</span>
+      <span class="what"><b>${trace.method} ${trace.route}</b> <i>${trace.service}</i></span>
+      <span class="outcome">${trace.outcome}${trace.status ? ` ${trace.status}` : ""}</span>
+      <span class="num took">${ms(trace.ms)}</span>
+      <span class="bar" aria-hidden="true"><i style=${{ width: `${Math.max(1, (100 * trace.ms) / longest)}%` }} /></span>
+      ${trace.faults?.length > 0 && html`<span class="struck">⚡ ${trace.faults.join(", ")}</span>`}
+    </button></li>`;
+  })}</ol>`;
+}

@@ -1,0 +1,56 @@
+"""All that the dashboard shows of the present moment, in one answer: it asks once a second, and after each event."""
+
+from aiohttp import web
+from msgspec import Struct
+
+from meshlite import __version__
+from meshlite.control.base import FEED, MESH, RATES, routes
+from meshlite.control.faults import FaultView, view
+from meshlite.control.history import HISTORY
+from meshlite.control.load import TRAFFIC, LoadView
+from meshlite.control.text import reply
+from meshlite.control.views import EdgeView, ServiceView, edge_view, service_view
+from meshlite.resilience.edge import Edge
+from meshlite.wire.times import now
+
+
+class Overview(Struct, frozen=True):
+    """The mesh at this moment. `run` is another text after each start of the mesh."""
+
+    at: str
+    run: str
+    version: str
+    state: str
+    services: list[ServiceView]
+    edges: list[EdgeView]
+    faults: list[FaultView]
+    load: LoadView
+
+
+def edge_views(app: web.Application) -> list[EdgeView]:
+    """All edges."""
+    rates, history = app[RATES].now(), app[HISTORY]
+    return [edge_view(edge, rates, history.recent(edge.name)) for edge in app[MESH].edges.values()]
+
+
+def edge_shown(app: web.Application, edge: Edge) -> EdgeView:
+    """One edge."""
+    return edge_view(edge, app[RATES].now(), app[HISTORY].recent(edge.name))
+
+
+@routes.add("GET", "/api/overview", "Services, edges and faults at once", {200: Overview})
+async def get_overview(request: web.Request) -> web.Response:
+    app, mesh = request.app, request.app[MESH]
+    rates = app[RATES].now()
+    return reply(
+        Overview(
+            at=now(),
+            run=app[FEED].boot,
+            version=__version__,
+            state=mesh.state,
+            services=[service_view(service, rates) for service in mesh.services.values()],
+            edges=edge_views(app),
+            faults=[view(mesh, name) for name in mesh.config.faults],
+            load=app[TRAFFIC].view(),
+        )
+    )

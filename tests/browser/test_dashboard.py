@@ -1,0 +1,246 @@
+"""The dashboard in a real browser: what a person sees of a mesh, does to it, and reads of what became of that."""
+
+import re
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Open, StartMeshlite
+
+pytestmark = [pytest.mark.browser]
+QUICK = "edges.orders.inventory.breaker.reset_timeout=2"
+WIDE, NARROW = (1280, 800), (390, 844)
+GONE = "Failed to load resource|ERR_"
+
+
+def edge(page: Page, name: str) -> Any:
+    return page.locator(f'[data-edge="{name}"]')
+
+
+def panel(page: Page) -> Any:
+    return page.locator("#edge")
+
+
+def test_the_map_has_every_service_and_every_edge(meshlite: StartMeshlite, look: Open) -> None:
+    """Who calls whom, each breaker closed, and the same as a table."""
+    page = look(meshlite())
+    for name in ("users", "orders", "inventory"):
+        expect(page.get_by_role("button", name=re.compile(f"^{name}, running"))).to_be_visible()
+    edges = page.locator("[data-edge]")
+    expect(edges).to_have_count(3)
+    names = {each.get_attribute("data-edge") for each in edges.all()}
+    assert names == {"users→orders", "orders→inventory", "orders→users"}
+    for each in edges.all():
+        expect(each).to_have_attribute("aria-label", re.compile("breaker closed"))
+    page.get_by_text("The same as a table").click()
+    expect(page.get_by_role("row", name=re.compile("orders → inventory closed"))).to_be_visible()
+
+
+def test_a_preset_opens_the_breaker_and_all_heals_again(meshlite: StartMeshlite, look: Open) -> None:
+    """One click: traffic, the fault where it hits, the breaker open, why, and until when; another click: closed."""
+    page = look(meshlite(QUICK))
+    expect(page.get_by_role("heading", name="All is well, and nobody asks anything.")).to_be_visible()
+    preset = page.get_by_role("button", name="Inventory 5 s slow")
+    preset.click()
+    expect(page.get_by_role("heading", name="The breaker orders → inventory is open.")).to_be_visible()
+    expect(page.get_by_text("Cause: inventory 5 s slow (slow-inventory)")).to_be_visible()
+    expect(edge(page, "orders→inventory")).to_have_attribute("aria-label", re.compile("breaker open"))
+    expect(page.get_by_role("button", name=re.compile("^inventory, running.*fault: 5 s slow"))).to_be_visible()
+    expect(panel(page).locator(".reason")).to_have_text(re.compile("3 consecutive failures|probe failed"))
+    expect(panel(page).get_by_role("timer")).to_have_attribute(
+        "aria-label", re.compile(r"Until the next probe: [012] s")
+    )
+    expect(page.get_by_role("contentinfo")).to_contain_text(
+        """/api/faults/slow-inventory -H 'Content-Type: application/json' -d '{"enabled":true}'"""
+    )
+    expect(panel(page)).to_contain_text("refused by the breaker")
+    expect(page.get_by_label("What happened, the latest first")).to_contain_text("slow-inventory switched on")
+    preset.click()
+    expect(panel(page).locator(".hero .word")).to_have_text("closed")
+    expect(panel(page).locator(".reason")).to_have_text("2 probes succeeded.")
+    expect(page.get_by_role("heading", name="All is well.")).to_be_visible(timeout=20_000)
+
+
+def test_a_service_is_stopped_and_started(meshlite: StartMeshlite, look: Open) -> None:
+    """What will happen is said first, with its command; then the map has it stopped, and running again."""
+    page = look(meshlite())
+    page.get_by_role("tab", name="Services and log").click()
+    page.get_by_role("button", name="Stop inventory").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("orders→inventory gets no connection")
+    expect(dialog).to_contain_text("/api/services/inventory/stop")
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    expect(page.get_by_role("button", name=re.compile("^inventory, running"))).to_be_visible()
+    page.get_by_role("button", name="Stop inventory").click()
+    dialog.get_by_role("button", name="Stop inventory").click()
+    expect(page.get_by_role("button", name=re.compile("^inventory, stopped"))).to_be_visible()
+    expect(page.get_by_role("heading", name="Inventory is stopped.")).to_be_visible()
+    page.get_by_role("button", name="Start inventory").click()
+    expect(page.get_by_role("button", name=re.compile("^inventory, running"))).to_be_visible()
+    expect(page.get_by_label("What happened, the latest first")).to_contain_text("inventory running")
+
+
+def test_a_trace_shows_the_attempt_that_was_refused(meshlite: StartMeshlite, look: Open) -> None:
+    """Of an order that failed, filtered: the call, and the attempt that an open breaker did not let through."""
+    page = look(meshlite())
+    page.get_by_role("button", name="Force open").click()
+    expect(panel(page).locator(".hero .word")).to_have_text("forced open")
+    page.get_by_role("button", name="Send traffic").click()
+    expect(panel(page)).to_contain_text("refused by the breaker")
+    page.get_by_role("tab", name="Traces").click()
+    page.get_by_role("combobox", name=re.compile("^Outcome")).select_option("failed")
+    page.get_by_label("Traces", exact=True).get_by_role("button").filter(has_text="POST /orders").first.click()
+    spans = page.locator(".waterfall .spans li")
+    expect(spans.filter(has_text="attempt 1")).to_contain_text("not sent: refused by the breaker (forced open)")
+    expect(spans.filter(has_text="orders→inventory PUT /reservations/{order_id}")).to_be_visible()
+
+
+def test_a_log_line_leads_to_its_trace(meshlite: StartMeshlite, look: Open) -> None:
+    """The lines of one service alone, and from one of them to what it was a part of."""
+    page = look(meshlite())
+    page.get_by_role("button", name="Send traffic").click()
+    page.get_by_role("button", name=re.compile("^inventory, running")).click()
+    lines = page.get_by_label("Log lines, the newest first")
+    expect(lines).to_contain_text("inventory")
+    assert all(re.search(r"service\s*inventory", each) for each in lines.get_by_role("listitem").all_inner_texts())
+    lines.get_by_role("button", name="Trace").last.click()
+    expect(page.locator(".waterfall")).to_contain_text("inventory GET /inventory")
+
+
+def test_a_restart_of_the_mesh_is_survived_and_said(meshlite: StartMeshlite, look: Open) -> None:
+    """While it is gone the page says so; when it is back, so it does, and shows what is now."""
+    mesh = meshlite()
+    page = look(mesh, forgiven=GONE)
+    page.get_by_role("button", name="Force open").click()
+    expect(panel(page).locator(".hero .word")).to_have_text("forced open")
+    mesh.stop()
+    expect(page.get_by_text("The mesh does not answer.")).to_be_visible()
+    mesh.start()
+    expect(page.get_by_text("The mesh was restarted at")).to_be_visible()
+    expect(panel(page).locator(".hero .word")).to_have_text("closed")
+    page.get_by_role("button", name="Disable").click()
+    expect(panel(page).locator(".hero .word")).to_have_text("disabled")
+
+
+def test_an_edge_tells_its_policy_and_obeys_a_hand(meshlite: StartMeshlite, look: Open) -> None:
+    """Chosen by the keyboard: each value with its source; forced open, left to itself, reset."""
+    page = look(meshlite("edges.users.orders.timeout=1.5"))
+    edge(page, "users→orders").focus()
+    page.keyboard.press("Enter")
+    expect(panel(page).get_by_role("heading", name="users → orders")).to_be_visible()
+    panel(page).get_by_text("Its policy, and where each value comes from").click()
+    expect(panel(page).get_by_role("row", name="timeout 1.5 flag", exact=True)).to_be_visible()
+    expect(panel(page).get_by_role("row", name="attempt_timeout 0.9 default")).to_be_visible()
+    page.get_by_role("button", name="Force open").click()
+    expect(edge(page, "users→orders")).to_have_attribute("aria-label", re.compile("forced open"))
+    page.get_by_role("button", name="Leave it to itself").click()
+    expect(edge(page, "users→orders")).to_have_attribute("aria-label", re.compile("breaker closed"))
+
+
+def test_a_fault_of_ones_own(meshlite: StartMeshlite, look: Open) -> None:
+    """The form has the fields of its kind; what is wrong is said beside the field; what is right is switched on."""
+    page = look(meshlite(), forgiven=GONE)  # 422 is an error to the console
+    form = page.locator(".fault-form")
+    form.get_by_label("What it does").select_option("error")
+    expect(form.get_by_label("Status")).to_have_value("503")
+    expect(form.get_by_label("Jitter, seconds")).to_have_count(0)
+    form.get_by_label("What it does").select_option("delay")
+    form.get_by_label("Distribution").select_option("pareto")
+    form.get_by_role("button", name="Make it").click()
+    expect(form.get_by_role("alert")).to_contain_text("pareto is a distribution around seconds")
+    form.get_by_label("Jitter, seconds").fill("0.5")
+    form.get_by_role("button", name="Make it").click()
+    row = page.locator(".faults li").filter(has_text="my-fault")
+    expect(row).to_contain_text(re.compile(r"inventory 5 s ± 0.5 s slow.*left"))
+    page.get_by_role("button", name="Switch all off").click()
+    expect(row).to_contain_text("off")
+    row.get_by_role("button", name="Remove").click()
+    expect(row).to_have_count(0)
+
+
+def test_a_charts_point_leads_to_its_traces(meshlite: StartMeshlite, look: Open) -> None:
+    """A click into the last seconds of the chart lists what was asked then."""
+    page = look(meshlite())
+    page.get_by_role("button", name="Send traffic").click()
+    plot = page.locator(".plots .u-over").first
+    expect(page.get_by_label("Stop traffic")).to_have_count(0)
+    expect(panel(page)).to_contain_text(re.compile(r"[2-9]\d answered"))
+    box = plot.bounding_box()
+    assert box is not None
+    plot.click(position={"x": box["width"] - 8, "y": box["height"] / 2})
+    expect(page.locator(".moment")).to_contain_text("around")
+    expect(page.get_by_label("Traces", exact=True).get_by_role("button").first).to_be_visible()
+
+
+def test_the_token_is_asked_for_and_stays_in_the_tab(meshlite: StartMeshlite, look: Open) -> None:
+    """The page comes without it and shows nothing; a wrong one is said to be wrong; none of it goes into a URL."""
+    page = look(meshlite("control.token=s3cret-token"), forgiven=GONE)
+    token = page.get_by_label("Token")
+    token.fill("no-such-token")
+    page.get_by_role("button", name="Open").click()
+    expect(page.get_by_role("alert")).to_have_text("That is not it.")
+    expect(page.locator("[data-edge]")).to_have_count(0)
+    token.fill("s3cret-token")
+    page.get_by_role("button", name="Open").click()
+    expect(page.locator("[data-edge]")).to_have_count(3)
+    expect(page.locator(".link")).to_have_text("live")
+    page.reload()
+    expect(page.locator("[data-edge]")).to_have_count(3)
+    page.get_by_role("button", name="Put all back").focus()
+    expect(page.get_by_role("contentinfo")).to_contain_text('-H "Authorization: Bearer $TOKEN"')
+    assert "s3cret" not in page.url + page.inner_text("body")
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_has_no_serious_accessibility_fault(
+    meshlite: StartMeshlite, look: Open, size: tuple[int, int], scheme: str
+) -> None:
+    """What axe-core calls serious or critical: in no tab, while a breaker is open and in the dialog."""
+    page = look(meshlite(), width=size[0], height=size[1], color_scheme=scheme, forgiven="axe")
+    page.get_by_role("button", name="Inventory 5 s slow").click()
+    expect(page.get_by_role("heading", name="The breaker orders → inventory is open.")).to_be_visible()
+    for summary in page.locator("summary").all():
+        summary.click()
+    for tab in ("Faults", "Services and log", "Traces"):
+        page.get_by_role("tab", name=tab).click()
+        if tab == "Traces":
+            expect(page.locator(".waterfall")).to_be_visible()
+        check_axe(page)
+    page.get_by_role("button", name="Inventory crashes").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    check_axe(page)
+
+
+def check_axe(page: Page) -> None:
+    found = Axe().run(page).response["violations"]
+    grave = [each for each in found if each["impact"] in ("serious", "critical")]
+    assert [(each["id"], [node["html"][:200] for node in each["nodes"]]) for each in grave] == []
+
+
+@pytest.mark.parametrize("width", [360, 390, 768])
+def test_nothing_is_wider_than_a_phone(meshlite: StartMeshlite, look: Open, width: int) -> None:
+    """No tab has to be scrolled sideways, with all there is to be shown."""
+    page = look(meshlite(), width=width, height=800)
+    page.get_by_role("button", name="Inventory 5 s slow").click()
+    expect(page.get_by_role("heading", name="The breaker orders → inventory is open.")).to_be_visible()
+    for tab in ("Faults", "Services and log", "Traces"):
+        page.get_by_role("tab", name=tab).click()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_tabs_go_by_arrows_and_motion_can_be_off(meshlite: StartMeshlite, look: Open) -> None:
+    """As the ARIA pattern has it; and whoever wants no motion sees none."""
+    page = look(meshlite(), reduced_motion="reduce")
+    page.get_by_role("tab", name="Faults").focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.get_by_role("tab", name="Services and log")).to_be_focused()
+    expect(page.get_by_label("Log lines, the newest first")).to_be_visible()
+    page.keyboard.press("ArrowLeft")
+    expect(page.get_by_role("tab", name="Faults")).to_have_attribute("aria-selected", "true")
+    page.get_by_role("button", name="Send traffic").click()
+    expect(page.get_by_role("heading", name="All is well.")).to_be_visible()
+    assert page.evaluate("document.getAnimations().length") == 0
