@@ -113,6 +113,7 @@ def _trace(
         else:
             span = spans.StorageSpan(own, root, "inventory", start + at, at / 7, inner, number)
         trace.add(span)
+    trace.struck = fault is not None
     request = f"r{number:015x}"
     trace.end(
         spans.ServerSpan(root, None, "orders", start, 1.0, outcome, "POST", route, 201, request, "external", 1, fault)

@@ -309,6 +309,7 @@ class Kept:
         trace = Trace(self.traces, trace_id, True, self.now)
         if inner:
             trace.add(AttemptSpan("1" * 16, span_id, "s", self.now, 0.0, inner, "c", "GET /"))
+        trace.struck = fault is not None
         values = (span_id, None, "s", self.now, seconds, outcome, "GET", route, 200, "r", "external", 1, fault)
         trace.end(ServerSpan(*values))
         return trace_id

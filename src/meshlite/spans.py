@@ -155,11 +155,17 @@ class Trace(Struct):
     spans: list[Span] = []
     root: ServerSpan | CallSpan | None = None
     dropped: int = 0
+    flawed: bool = False
+    """Whether any span but the first did not come out well."""
+    struck: bool = False
+    """Whether a fault struck in it."""
     room: str = ""
     """Where it is kept, if that is said by what came of it."""
 
     def add(self, span: Span) -> None:
         """Take in a span that has ended."""
+        if span.outcome != OK:
+            self.flawed = True
         if len(self.spans) < MAX_SPANS:
             self.spans.append(span)
         else:

@@ -108,9 +108,9 @@ class EdgeBreakers:
             breaker.check()
 
     def state(self, route: str) -> State | None:
-        """The state of the breaker that a call to `route` meets; None where there is none yet."""
+        """The state that a call to `route` has just found its breaker in; None where there is none yet."""
         breaker = None if self._policy is None else self.middleware.breakers.get(route if self._per_route else EDGE)
-        return None if breaker is None else breaker.state
+        return None if breaker is None else breaker._state  # time has moved it for the call: no need to look again
 
     def set_mode(self, mode: Mode) -> None:
         """Set the mode of all breakers, those to come included. Raise ValueError if there is no such mode, or none."""

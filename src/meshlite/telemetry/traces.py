@@ -65,15 +65,16 @@ class Traces(Tracer):
 
     def ended(self, trace: Trace, root: ServerSpan | CallSpan) -> None:
         self._latest.append(trace)
-        # most traces are one span, about which there is nothing to be said
-        plain = type(root) is ServerSpan and root.outcome is OK and root.fault is None and not trace.spans
-        if plain or (room := _room(trace, root)) is None:
+        room = _room(trace, root)
+        if room is None:
             key = (
                 (root.service, root.method, root.route)
                 if isinstance(root, ServerSpan)
                 else (root.service, root.callee, root.operation)
             )
-            slowest = self._slowest.get(key) or self._first(key)
+            slowest = self._slowest.get(key)
+            if slowest is None:
+                slowest = self._first(key)
             end = root.start + root.seconds
             if root.seconds > slowest.least or end >= slowest.until:
                 slowest.take(trace, root.seconds, end)
@@ -146,14 +147,8 @@ class _Slowest:
 
 def _room(trace: Trace, root: ServerSpan | CallSpan) -> Room | None:
     """Where a trace belongs, if anywhere: something in it was injected, it failed, or something in it did."""
-    if isinstance(root, ServerSpan) and root.fault is not None:
+    if trace.struck:
         return "injected"
-    flawed = False
-    for span in trace.spans:
-        if isinstance(span, ServerSpan) and span.fault is not None:
-            return "injected"
-        if span.outcome != OK:
-            flawed = True
     if root.outcome != OK:
         return "failed"
-    return "flawed" if flawed else None
+    return "flawed" if trace.flawed else None

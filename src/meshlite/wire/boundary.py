@@ -193,6 +193,8 @@ class Boundary:
                 )
                 if traced is not None:
                     ended = _told(inbound, request, route, status, degraded, started, seconds)
+                    if inbound.fault is not None:
+                        traced.struck = True
                     if joined is None:
                         traced.end(ended)
                     else:
