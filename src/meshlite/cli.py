@@ -84,9 +84,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_command(commands, "serve", _serve, "start the services and keep them running", "log")
     _add_command(commands, "check", _check, "say what is wrong with the config, all of it at once")
-    words = f"a story in half a minute, without a policy and with it: {', '.join(SCENARIOS)}"
+    words = "a story of failure in half a minute, without a policy and with it"
     demo = _add_command(commands, "demo", _demo, words, "json")
-    demo.add_argument("scenario", metavar="SCENARIO", nargs="?", default=SCENARIOS[0], help="or a file of your own")
+    demo.description = f"{demo.description} It needs no mesh that runs, and no config but what --config names."
+    help_scenario = f"{', '.join(SCENARIOS)}, or a file of your own (default: {SCENARIOS[0]})"
+    demo.add_argument("scenario", metavar="SCENARIO", nargs="?", default=SCENARIOS[0], help=help_scenario)
     demo.add_argument("--svg", type=Path, metavar="FILE", help="draw it too")
     _add_remote(commands)
     return parser

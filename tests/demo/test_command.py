@@ -72,6 +72,18 @@ async def test_for_scripts_it_is_one_document_and_a_picture(own: Path) -> None:
 
 
 @pytest.mark.slow
+async def test_who_reads_no_further_stops_nothing(own: Path) -> None:
+    """`demo | head -1`: the picture is drawn all the same, and nothing is on stderr."""
+    command = f"{sys.executable} -m meshlite demo mine.py --svg story.svg | head -1; echo ${{PIPESTATUS[0]}}"
+    process = await asyncio.create_subprocess_exec(
+        *("bash", "-c", command), cwd=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 20)
+    assert (out, err) == (b"Users becomes slow.\n0\n", b"")
+    assert (own / "story.svg").exists()
+
+
+@pytest.mark.slow
 async def test_what_cannot_be_is_said_before_anything_runs(own: Path) -> None:
     """A story that there is not, a folder that there is not, a key that there is not: one line and exit code 2."""
     for arguments, says in (

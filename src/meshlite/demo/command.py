@@ -32,11 +32,7 @@ def run(name: str, configure: Configure, *, as_json: bool, svg: Path | None) -> 
         raise StartError(f"cannot write {svg}: there is no such folder")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a mark that the terminal's encoding lacks is no reason to fail
-    try:
-        return _tell(scenario, configure, as_json=as_json, svg=svg)
-    except BrokenPipeError:  # whoever read it has seen enough; Python's own flush at the end must not trip over it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    return _tell(scenario, configure, as_json=as_json, svg=svg)
 
 
 def _tell(scenario: Scenario, configure: Configure, *, as_json: bool, svg: Path | None) -> int:
@@ -91,9 +87,11 @@ def _play(scenario: Scenario, config: Config, tell: Callable[[Told | Second], No
 
 
 def _say(lines: Iterable[str]) -> None:
-    for line in lines:
-        sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read it has seen enough; the story, its picture and its exit code go on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _nothing(_: Iterable[str]) -> None:
