@@ -119,7 +119,7 @@ async def command_service(request: web.Request) -> web.Response:
 
 @routes.add("GET", "/api/edges", "List the edges, with their policies and breakers", {200: EdgeList})
 async def list_edges(request: web.Request) -> web.Response:
-    return reply(EdgeList(edge_views(request.app)))
+    return reply(EdgeList(edge_views(request.app, request.app[RATES].now())))
 
 
 _OF_EDGE: dict[str, Any] = {

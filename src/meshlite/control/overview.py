@@ -8,6 +8,7 @@ from meshlite.control.base import FEED, MESH, RATES, routes
 from meshlite.control.faults import FaultView, view
 from meshlite.control.history import HISTORY
 from meshlite.control.load import TRAFFIC, LoadView
+from meshlite.control.rates import Rate
 from meshlite.control.text import reply
 from meshlite.control.views import EdgeView, ServiceView, edge_view, service_view
 from meshlite.resilience.edge import Edge
@@ -27,10 +28,9 @@ class Overview(Struct, frozen=True):
     load: LoadView
 
 
-def edge_views(app: web.Application) -> list[EdgeView]:
+def edge_views(app: web.Application, rates: dict[str, Rate]) -> list[EdgeView]:
     """All edges."""
-    rates, history = app[RATES].now(), app[HISTORY]
-    return [edge_view(edge, rates, history.recent(edge.name)) for edge in app[MESH].edges.values()]
+    return [edge_view(edge, rates, app[HISTORY].recent(edge.name)) for edge in app[MESH].edges.values()]
 
 
 def edge_shown(app: web.Application, edge: Edge) -> EdgeView:
@@ -49,7 +49,7 @@ async def get_overview(request: web.Request) -> web.Response:
             version=__version__,
             state=mesh.state,
             services=[service_view(service, rates) for service in mesh.services.values()],
-            edges=edge_views(app),
+            edges=edge_views(app, rates),
             faults=[view(mesh, name) for name in mesh.config.faults],
             load=app[TRAFFIC].view(),
         )

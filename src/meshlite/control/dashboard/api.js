@@ -55,7 +55,7 @@ export function curl({ method, path, body }) {
 
 // Carry out an action, which is a list of requests; the command line at the bottom says what was done.
 export async function act(action) {
-  const text = action.requests.map(curl).join("\n");
+  const text = action.requests.map(curl).join(" && ");
   set({ command: { text, state: "going", said: action.label } });
   try {
     for (const request of action.requests) await ask(request.method, request.path, request.body);
@@ -70,7 +70,7 @@ export async function act(action) {
 }
 
 export const preview = (action) => {
-  if (state.command?.state !== "going") set({ command: { text: action.requests.map(curl).join("\n"), state: "shown", said: action.label } });
+  if (state.command?.state !== "going") set({ command: { text: action.requests.map(curl).join(" && "), state: "shown", said: action.label } });
 };
 
 // Set by live.js, which asks for the overview: what was done is to be seen at once.

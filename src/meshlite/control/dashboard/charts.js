@@ -1,6 +1,7 @@
 // The last ten minutes of an edge: latency and outcomes over one time, with the breaker's states behind both.
 import { html, useEffect, useRef, useState } from "./preact.js";
-import { edgeNamed, set, state, useStore } from "./store.js";
+import { edgeNamed, meshTime, set, state, useStore } from "./store.js";
+import { tracesAt } from "./traces.js";
 import { ms, outcome, OUTCOMES, STATES, stateOf, time } from "./words.js";
 
 const SPAN = 600;
@@ -57,7 +58,7 @@ function background(plot, name) {
   const moves = state.moves.filter((each) => `${each.caller}→${each.callee}` === name);
   const x = (at) => Math.min(Math.max(plot.valToPos(at, "x", true), bbox.left), bbox.left + bbox.width);
   ctx.save();
-  for (const [begin, end, was] of stretches(moves, Date.now() / 1000, stateOf(edge))) {
+  for (const [begin, end, was] of stretches(moves, meshTime(), stateOf(edge))) {
     const shade = paint(STATES[was]?.tone ?? "off");
     const left = x(begin);
     const width = Math.max(x(end) - left, 1);
@@ -85,7 +86,7 @@ const axis = (ink, grid, more = {}) => ({ stroke: ink, grid: { stroke: grid, wid
 function options(name, width, height, series, values, log) {
   const ink = paint("muted");
   const grid = paint("line");
-  const now = () => Date.now() / 1000;
+  const now = meshTime;
   return {
     width,
     height,
@@ -95,17 +96,8 @@ function options(name, width, height, series, values, log) {
     scales: { x: { time: true, range: (plot) => [Math.max(now() - SPAN, Math.min((plot.data[0][0] ?? now()) - 5, now() - 120)), now()] }, y: log ? { distr: 3, range: (_, low, high) => [Math.max(0.1, Math.min(low ?? 1, 1)), Math.max(high ?? 10, 10) * 1.3] } : { range: (_, __, high) => [0, Math.max(high ?? 0, 5) * 1.15] } },
     axes: [axis(ink, grid, { size: 24, space: 90, values: (plot, splits) => splits.map((at) => (at > plot.scales.x.max - 8 ? "" : time(at))) }), axis(ink, grid, { values, space: 26, grid: { stroke: grid, width: 1, filter: (_, splits) => splits.map((at) => (log && at > 0 && Math.abs(Math.log10(at) % 1) > 0.001 ? null : at)) } })],
     series: [{}, ...series],
-    hooks: { drawClear: [(plot) => background(plot, name)], ready: [(plot) => plot.over.addEventListener("click", () => traces(plot, name))], setCursor: [(plot) => point(plot)] },
+    hooks: { drawClear: [(plot) => background(plot, name)], ready: [(plot) => plot.over.addEventListener("click", () => tracesAt(name, plot.posToVal(plot.cursor.left, "x")))], setCursor: [(plot) => point(plot)] },
   };
-}
-
-// A click leads to what happened in that second, and those beside it.
-function traces(plot, name) {
-  const at = plot.posToVal(plot.cursor.left, "x");
-  const iso = (unix) => new Date(unix * 1000).toISOString();
-  const [caller] = name.split("→");
-  set({ tab: "traces", traces: { order: "latest", service: caller, outcome: "", fault: "", since: iso(at - 2), until: iso(at + 2), list: null, open: null } });
-  document.getElementById("panel")?.scrollIntoView({ behavior: "smooth", block: "start" });
 }
 
 let read = () => {};

@@ -4,6 +4,7 @@ import { choose, loadConfig } from "./live.js";
 import { aged, edgeNamed, useStore, useTicks } from "./store.js";
 import { Act, Countdown, Dots, Fact, Switch } from "./parts.js";
 import { Charts } from "./charts.js";
+import { tracesAt } from "./traces.js";
 import { breakerOf, ms, OUTCOMES, outcome, percent, rate, reason, span, STATES, stateOf, time } from "./words.js";
 
 export function EdgePanel() {
@@ -114,7 +115,7 @@ function Moves({ name }) {
   if (!found.length) return null;
   return html`<details open class="moves"><summary>Its last moves</summary><ol>${found.map((each) => {
     const { tone, word } = STATES[each.new] ?? STATES.none;
-    return html`<li><time class="num">${time(each.at)}</time> <b class=${tone}>${word}</b> <span>${reason(each.reason)}${each.key === "edge" ? "" : ` (${each.key})`}</span></li>`;
+    return html`<li><button type="button" class="plain num" onClick=${() => tracesAt(name, each.at)} title="The traces of that moment">${time(each.at)}</button> <b class=${tone}>${word}</b> <span>${reason(each.reason)}${each.key === "edge" ? "" : ` (${each.key})`}</span></li>`;
   })}</ol></details>`;
 }
 

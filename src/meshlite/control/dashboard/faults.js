@@ -71,7 +71,7 @@ function Fault({ fault, onEdit }) {
   const flip = { label: `${name}: ${enabled ? "off" : "on"}`, requests: [{ method: "PATCH", path: path(name), body: { enabled: !enabled } }] };
   const remove = { label: `Remove ${name}`, requests: [{ method: "DELETE", path: path(name) }] };
   const look = () => set({ tab: "traces", traces: { ...state.traces, fault: name, since: "", until: "", outcome: "", service: "", list: null, open: null } });
-  const more = Object.entries(rule).filter(([key]) => ["route", "method", "phase", "after", "every", "times", "script", "max_active"].includes(key) && !(key === "phase" && rule.kind !== "reset"));
+  const more = Object.entries(rule).filter(([key]) => ["route", "method", "phase", "after", "every", "times", "script", "max_active"].includes(key) && rule[key] !== "request");
   return html`<li class=${enabled ? "on" : ""}>
     <div><b>${name}</b> <span>${rule.service} ${effect(rule)}</span>${more.length > 0 && html` <span class="small">${more.map(([key, value]) => `${key} ${value}`).join(", ")}</span>`}
       <p class="small num">${enabled ? html`<b class="fault-word">on</b>${fault.remaining === null ? "" : html`, <${Left} left=${fault.remaining} /> left`} · struck ${fault.hits} of ${fault.matches} picked${fault.active ? ` · holds ${fault.active} now` : ""}` : `off${fault.hits ? ` · struck ${fault.hits}` : ""}`} · from ${fault.source}</p></div>

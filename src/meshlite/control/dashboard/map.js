@@ -3,7 +3,7 @@ import { html, useEffect, useState } from "./preact.js";
 import { choose } from "./live.js";
 import { Switch } from "./parts.js";
 import { aged, set, useStore, useTicks } from "./store.js";
-import { breakerOf, effect, ms, percent, rate, STATES, stateOf } from "./words.js";
+import { breakerOf, brief, effect, ms, percent, rate, STATES, stateOf } from "./words.js";
 
 // Where things are: in a row where there is room, else one below the other.
 const WIDE = {
@@ -44,7 +44,7 @@ export function MeshMap() {
     <svg viewBox="0 0 ${width} ${height}" role="group" aria-label="Map of the mesh">
       ${overview.edges.map((edge) => html`<${Edge} edge=${edge} at=${place[`${edge.caller}→${edge.callee}`]} tall=${narrow}
         chosen=${chosen.edge === `${edge.caller}→${edge.callee}`} key=${edge.caller + edge.callee} />`)}
-      ${overview.services.map((service) => html`<${Service} service=${service} at=${place[service.name]} size=${place.size}
+      ${overview.services.map((service) => html`<${Service} service=${service} at=${place[service.name]} size=${place.size} beside=${narrow}
         faults=${overview.faults.filter((each) => each.enabled && each.rule.service === service.name)} key=${service.name} />`)}
     </svg>
     <details class="small"><summary>The same as a table</summary><${Table} overview=${overview} /></details>
@@ -57,7 +57,7 @@ const onKey = (action) => (event) => {
   action();
 };
 
-function Service({ service, at: [x, y], size: [width, height], faults }) {
+function Service({ service, at: [x, y], size: [width, height], faults, beside }) {
   const up = service.state === "running";
   const tone = !up ? "bad" : service.ready ? "good" : "warn";
   const word = !up ? (service.reason === "killed" ? "killed" : service.state) : service.ready ? "running" : "not ready";
@@ -76,12 +76,11 @@ function Service({ service, at: [x, y], size: [width, height], faults }) {
       ([name, value], place) => html`<text class="key" x="16" y=${71 + 18 * place}>${name}</text>
         <text class="value ${name === "errors" && service.error_rate > 0.001 ? "hurt" : ""}" x=${width - 12} y=${71 + 18 * place} text-anchor="end">${value}</text>`
     )}
-    ${struck && html`<g class="fault" transform="translate(0 ${height + 8})"><rect width=${width} height="26" rx="6" />
-      <path class="bolt" d="M13 5l-6 10h5l-2 7 7-10h-5l2-7z" /><text x="24" y="17.5">${clip(struck, width > 150 ? 24 : 18)}</text></g>`}
+    ${faults.slice(0, 3).map((each, place) => html`<g class="fault" key=${each.name} transform=${beside ? `translate(${width + 6} ${46 + 30 * place})` : `translate(0 ${height + 7 + 30 * place})`}>
+      <title>${each.name}: ${effect(each.rule)}</title><rect width=${beside ? 82 : width} height="25" rx="6" />
+      ${!beside && html`<path class="bolt" d="M13 5l-6 10h5l-2 7 7-10h-5l2-7z" />`}<text x=${beside ? 41 : 24} y="17" text-anchor=${beside ? "middle" : "start"}>${brief(each.rule)}</text></g>`)}
   </g>`;
 }
-
-const clip = (text, length) => (text.length > length ? `${text.slice(0, length - 1)}…` : text);
 
 function Edge({ edge, at, tall, chosen }) {
   const name = `${edge.caller}→${edge.callee}`;

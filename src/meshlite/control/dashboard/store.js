@@ -53,6 +53,9 @@ export function useTicks(milliseconds) {
 // Seconds since the overview was heard: what it says of times goes on from there.
 export const aged = () => (performance.now() - state.heard) / 1000;
 
+// The mesh's own time, as a Unix time: this machine's clock may be another one's.
+export const meshTime = () => (state.overview ? Date.parse(state.overview.at) / 1000 + aged() : Date.now() / 1000);
+
 export function edgeNamed(name) {
   return state.overview?.edges.find((edge) => `${edge.caller}→${edge.callee}` === name);
 }

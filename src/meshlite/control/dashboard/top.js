@@ -64,6 +64,7 @@ export function verdict(overview) {
     const found = edges.filter(([, state]) => states.includes(state));
     return found.find(([edge]) => troubled.has(edge.callee)) ?? found[0];
   };
+  if (overview.state !== "running") return ["warn", `The mesh is ${overview.state}.`, "What is under way may finish.", ""];
   const hit = first("open") ?? first("forced_open");
   if (hit) {
     const [edge, state, name] = hit;

@@ -25,6 +25,14 @@ async function load() {
 
 const ANY = { order: "latest", service: "", outcome: "", fault: "", since: "", until: "" };
 
+// Show what went over an edge at a moment: that second, and those beside it.
+export function tracesAt(edge, at) {
+  const iso = (unix) => new Date(unix * 1000).toISOString();
+  const [caller] = edge.split("→");
+  set({ tab: "traces", traces: { ...ANY, service: caller, since: iso(at - 2), until: iso(at + 2), list: null, open: null } });
+  document.getElementById("panel")?.scrollIntoView({ block: "start" });
+}
+
 // Show one trace, from wherever it was met; that it is no longer kept shows as a list without it.
 export async function openTrace(id) {
   set({ tab: "traces", traces: { ...ANY, list: null, open: null } });

@@ -98,3 +98,20 @@ export function effect(rule) {
   const whom = rule.caller ? ` to ${rule.caller}` : "";
   return `${what}${share}${whom}`;
 }
+
+// The same where there is little room.
+export function brief(rule) {
+  const share = rule.probability !== undefined && rule.probability < 1 ? `${percent(rule.probability)} ` : "";
+  const what = {
+    delay: `${seconds(rule.seconds ?? 0).replace(".0 s", " s")} slow`,
+    error: `${rule.status ?? "errors"}`,
+    reset: rule.phase === "response" ? "lost answers" : "resets",
+    hang: "hangs",
+    truncate: "half answers",
+    throttle: "trickles",
+    corrupt: "nonsense",
+    unready: "not ready",
+    block: "blocks",
+  }[rule.kind];
+  return share + what;
+}
