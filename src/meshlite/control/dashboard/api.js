@@ -70,7 +70,8 @@ export async function act(action) {
 }
 
 export const preview = (action) => {
-  if (state.command?.state !== "going") set({ command: { text: action.requests.map(curl).join(" && "), state: "shown", said: action.label } });
+  if (state.command?.state !== "going")
+    set({ command: { text: action.requests.map(curl).join(" && "), state: "shown", said: action.label } });
 };
 
 // Set by live.js, which asks for the overview: what was done is to be seen at once.

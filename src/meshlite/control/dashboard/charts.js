@@ -11,12 +11,15 @@ let loading = null;
 function library() {
   loading ??= new Promise((done, failed) => {
     const sheet = Object.assign(document.createElement("link"), { rel: "stylesheet", href: "/page/uplot.css" });
-    const script = Object.assign(document.createElement("script"), { src: "/page/uplot.js", onload: () => done(window.uPlot), onerror: failed });
+    const script = Object.assign(document.createElement("script"), {
+      src: "/page/uplot.js",
+      onload: () => done(window.uPlot),
+      onerror: failed,
+    });
     document.head.append(sheet, script);
   });
   return loading;
 }
-
 
 // `light-dark()` is resolved by an element's color, not by a variable: a canvas needs the result.
 function paint(name) {
@@ -44,8 +47,8 @@ function hatch(context, shade, lean) {
   draw.strokeStyle = shade;
   draw.lineWidth = 2;
   draw.beginPath();
-  if (lean > 0) draw.moveTo(-2, 10), draw.lineTo(10, -2), draw.moveTo(-2, 2), draw.lineTo(2, -2), draw.moveTo(6, 10), draw.lineTo(10, 6);
-  else draw.moveTo(0, 4), draw.lineTo(4, 4);
+  if (lean > 0) (draw.moveTo(-2, 10), draw.lineTo(10, -2), draw.moveTo(-2, 2), draw.lineTo(2, -2), draw.moveTo(6, 10), draw.lineTo(10, 6));
+  else (draw.moveTo(0, 4), draw.lineTo(4, 4));
   draw.stroke();
   return context.createPattern(tile, "repeat");
 }
@@ -81,7 +84,15 @@ function background(plot, name) {
   ctx.restore();
 }
 
-const axis = (ink, grid, more = {}) => ({ stroke: ink, grid: { stroke: grid, width: 1 }, ticks: { show: false }, font: "11px system-ui", size: 46, gap: 6, ...more });
+const axis = (ink, grid, more = {}) => ({
+  stroke: ink,
+  grid: { stroke: grid, width: 1 },
+  ticks: { show: false },
+  font: "11px system-ui",
+  size: 46,
+  gap: 6,
+  ...more,
+});
 
 function options(name, width, height, series, values, log) {
   const ink = paint("muted");
@@ -93,10 +104,30 @@ function options(name, width, height, series, values, log) {
     padding: [10, 8, 0, 0],
     legend: { show: false },
     cursor: { sync: { key: "edge" }, y: false, points: { size: 6 } },
-    scales: { x: { time: true, range: (plot) => [Math.max(now() - SPAN, Math.min((plot.data[0][0] ?? now()) - 5, now() - 120)), now()] }, y: log ? { distr: 3, range: (_, low, high) => [Math.max(0.1, Math.min(low ?? 1, 1)), Math.max(high ?? 10, 10) * 1.3] } : { range: (_, __, high) => [0, Math.max(high ?? 0, 5) * 1.15] } },
-    axes: [axis(ink, grid, { size: 24, space: 90, values: (plot, splits) => splits.map((at) => (at > plot.scales.x.max - 8 ? "" : time(at))) }), axis(ink, grid, { values, space: 26, grid: { stroke: grid, width: 1, filter: (_, splits) => splits.map((at) => (log && at > 0 && Math.abs(Math.log10(at) % 1) > 0.001 ? null : at)) } })],
+    scales: {
+      x: { time: true, range: (plot) => [Math.max(now() - SPAN, Math.min((plot.data[0][0] ?? now()) - 5, now() - 120)), now()] },
+      y: log
+        ? { distr: 3, range: (_, low, high) => [Math.max(0.1, Math.min(low ?? 1, 1)), Math.max(high ?? 10, 10) * 1.3] }
+        : { range: (_, __, high) => [0, Math.max(high ?? 0, 5) * 1.15] },
+    },
+    axes: [
+      axis(ink, grid, { size: 24, space: 90, values: (plot, splits) => splits.map((at) => (at > plot.scales.x.max - 8 ? "" : time(at))) }),
+      axis(ink, grid, {
+        values,
+        space: 26,
+        grid: {
+          stroke: grid,
+          width: 1,
+          filter: (_, splits) => splits.map((at) => (log && at > 0 && Math.abs(Math.log10(at) % 1) > 0.001 ? null : at)),
+        },
+      }),
+    ],
     series: [{}, ...series],
-    hooks: { drawClear: [(plot) => background(plot, name)], ready: [(plot) => plot.over.addEventListener("click", () => tracesAt(name, plot.posToVal(plot.cursor.left, "x")))], setCursor: [(plot) => point(plot)] },
+    hooks: {
+      drawClear: [(plot) => background(plot, name)],
+      ready: [(plot) => plot.over.addEventListener("click", () => tracesAt(name, plot.posToVal(plot.cursor.left, "x")))],
+      setCursor: [(plot) => point(plot)],
+    },
   };
 }
 
@@ -114,7 +145,8 @@ function filled(seconds) {
   const found = [];
   for (const second of seconds) {
     const last = found.at(-1);
-    if (last && second.at - last.at > 2.5) found.push({ at: last.at + 1, p50: null, p99: null, outcomes: {} }, { at: second.at - 1, p50: null, p99: null, outcomes: {} });
+    if (last && second.at - last.at > 2.5)
+      found.push({ at: last.at + 1, p50: null, p99: null, outcomes: {} }, { at: second.at - 1, p50: null, p99: null, outcomes: {} });
     found.push(second);
   }
   return found;
@@ -138,13 +170,27 @@ export function Charts({ name }) {
       const [top, bottom] = place.current.children;
       const line = (tone, more) => ({ stroke: paint(tone), width: 1.5, points: { show: false }, ...more });
       const latency = [line("accent", { label: "p50", dash: [] }), line("ink", { label: "p99", dash: [4, 3] })];
-      const ended = kinds.map((kind) => line(outcome(kind).tone, { label: kind, width: 1, fill: paint(outcome(kind).tone), paths: uPlot.paths.stepped({ align: -1 }) }));
+      const ended = kinds.map((kind) =>
+        line(outcome(kind).tone, { label: kind, width: 1, fill: paint(outcome(kind).tone), paths: uPlot.paths.stepped({ align: -1 }) }),
+      );
       const dark = matchMedia("(prefers-color-scheme: dark)");
       plots.current = [
-        new uPlot(options(name, width, 132, latency, (_, splits) => splits.map((each) => (each === null ? null : ms(each))), true), [[]], top),
-        new uPlot(options(name, width, 104, [...ended].reverse(), (_, splits) => splits, false), [[]], bottom),
+        new uPlot(
+          options(name, width, 132, latency, (_, splits) => splits.map((each) => (each === null ? null : ms(each))), true),
+          [[]],
+          top,
+        ),
+        new uPlot(
+          options(name, width, 104, [...ended].reverse(), (_, splits) => splits, false),
+          [[]],
+          bottom,
+        ),
       ];
-      const resize = new ResizeObserver(() => plots.current.forEach((plot, each) => place.current && plot.setSize({ width: place.current.clientWidth, height: each ? 104 : 132 })));
+      const resize = new ResizeObserver(() =>
+        plots.current.forEach(
+          (plot, each) => place.current && plot.setSize({ width: place.current.clientWidth, height: each ? 104 : 132 }),
+        ),
+      );
       resize.observe(place.current);
       const redress = () => set({ dressed: Date.now() });
       dark.addEventListener("change", redress);
@@ -170,11 +216,14 @@ export function Charts({ name }) {
   return html`<div class="charts"><span id="paint" hidden />
     <div class="row"><h3>The last ten minutes</h3><span class="space" /><p class="small num key">${
       second
-        ? html`<b>${time(second.at)}</b> p50 ${ms(second.p50)} · p99 ${ms(second.p99)} · ${Object.entries(second.outcomes).map(([kind, count]) => `${count} ${outcome(kind).word}`).join(", ")}`
+        ? html`<b>${time(second.at)}</b> p50 ${ms(second.p50)} · p99 ${ms(second.p99)} · ${Object.entries(second.outcomes)
+            .map(([kind, count]) => `${count} ${outcome(kind).word}`)
+            .join(", ")}`
         : html`<span class="accent">p50</span><span class="ink dashed">p99</span>`
     }</p></div>
     ${empty && html`<p class="empty small">Nothing has been asked of ${overview && name.split("→")[1]} yet: send traffic, and it is drawn here.</p>`}
-    <div ref=${place} class="plots" hidden=${empty} role="img" aria-label="Latency and outcomes of ${name} in the last ten minutes, over the breaker's states. The moves are listed below.">
+    <div ref=${place} class="plots" hidden=${empty} role="img"
+      aria-label="Latency and outcomes of ${name} in the last ten minutes, over the breaker's states. The moves are listed below.">
       <div /><div /></div>
     ${!empty && html`<p class="small hint">Above latency, below how calls ended, each second; the band is the breaker, hatched where it is open. A click leads to that moment's traces.</p>`}
   </div>`;

@@ -16,7 +16,8 @@ export function EdgePanel() {
       <div class="pick" role="group" aria-label="Edge to look at">${overview.edges.map((each) => {
         const other = `${each.caller}→${each.callee}`;
         const state = stateOf(each);
-        return html`<button type="button" aria-pressed=${other === name} class=${STATES[state].tone} onClick=${() => choose(other)} title="${other}: ${STATES[state].word}"
+        return html`<button type="button" aria-pressed=${other === name} class=${STATES[state].tone} onClick=${() => choose(other)}
+          title="${other}: ${STATES[state].word}"
           aria-label="${each.caller} to ${each.callee}, ${STATES[state].word}"><${Switch} state=${state} size=${28} /></button>`;
       })}</div></div>
     <${Hero} edge=${edge} />
@@ -39,8 +40,14 @@ function Hero({ edge }) {
   const asked = breaker && breaker.total_successes + breaker.total_failures + breaker.total_refused + breaker.total_ignored > 0;
   const why = !policy ? "" : breaker && (asked || breaker.reason !== "new") ? reason(breaker.reason) : "Nothing has been asked yet.";
   return html`<div class="hero ${tone}">
-    <div class="state"><${Switch} state=${state} size=${58} /><div><p class="word">${word}</p>${breaker && html`<p class="small">for <${Since} age=${breaker.age} /></p>`}</div>
-      <span class="space" />${state === "open" && breaker.retry_after !== null && html`<p class="small until" aria-hidden="true">next probe in</p><${Countdown} left=${breaker.retry_after} total=${breaker.open_time || policy.reset_timeout} label="Until the next probe" />`}</div>
+    <div class="state"><${Switch} state=${state} size=${58} /><div>
+      <p class="word">${word}</p>${breaker && html`<p class="small">for <${Since} age=${breaker.age} /></p>`}</div>
+      <span class="space" />${
+        state === "open" &&
+        breaker.retry_after !== null &&
+        html`<p class="small until" aria-hidden="true">next probe in</p>
+        <${Countdown} left=${breaker.retry_after} total=${breaker.open_time || policy.reset_timeout} label="Until the next probe" />`
+      }</div>
     <div class="why" id="why"><p class="reason">${why}</p><p>${means}</p><${Next} edge=${edge} breaker=${breaker} state=${state} /></div>
   </div>`;
 }
@@ -64,7 +71,9 @@ function Next({ edge, breaker, state }) {
     const failed = breaker?.consecutive_failures ?? 0;
     return html`<p class="next"><${Dots} done=${failed} of=${most} tone="bad" label="Failures in a row" /> ${failed} of ${most} failures in a row; ${failed ? `${most - failed} more open it.` : `${most} would open it.`}</p>`;
   }
-  if (state === "closed" && breaker?.failure_rate !== null && breaker) return html`<p class="next">${percent(breaker.failure_rate)} of ${breaker.calls} calls in its window failed.</p>`;
+  if (state === "closed" && breaker?.failure_rate !== null && breaker)
+    return html`<p
+    class="next">${percent(breaker.failure_rate)} of ${breaker.calls} calls in its window failed.</p>`;
   return null;
 }
 
@@ -87,9 +96,12 @@ function Facts({ edge }) {
   return html`<dl class="facts">
     <${Fact} name="calls" value=${rate(edge.rate)} title="In the last ten seconds" />
     <${Fact} name="p99" value=${ms(edge.p99_ms)} title="99 of 100 calls took no longer, retries included; of the last ten seconds" />
-    <${Fact} name="not answered" value=${percent(edge.error_rate)} tone=${edge.error_rate > 0.001 ? "bad" : ""} title="Of the last ten seconds; refusals are among them" />
-    <${Fact} name="attempts per call" value="×${edge.amplification.toFixed(2)}" tone=${edge.amplification > 1.05 ? "warn" : ""} title="Retry amplification: 1 means no retries" />
-    <${Fact} name="under way" value="${edge.in_flight}${edge.policy.bulkhead ? ` / ${edge.policy.bulkhead.max_concurrent}` : ""}" title="Attempts under way, of those that the bulkhead allows" />
+    <${Fact} name="not answered" value=${percent(edge.error_rate)} tone=${edge.error_rate > 0.001 ? "bad" : ""}
+      title="Of the last ten seconds; refusals are among them" />
+    <${Fact} name="attempts per call" value="×${edge.amplification.toFixed(2)}" tone=${edge.amplification > 1.05 ? "warn" : ""}
+      title="Retry amplification: 1 means no retries" />
+    <${Fact} name="under way" value="${edge.in_flight}${edge.policy.bulkhead ? ` / ${edge.policy.bulkhead.max_concurrent}` : ""}"
+      title="Attempts under way, of those that the bulkhead allows" />
     <${Fact} name="opened" value="${sum("opened")} ×" title="Since the start" />
     ${windowed && html`<${Fact} name="in its window" value=${`${sum("failures")} of ${sum("calls")} failed`} />`}
     <${Fact} name="succeeded" value=${sum("total_successes")} title="Attempts, since the start" />
@@ -103,33 +115,51 @@ function Ends({ edge }) {
   const found = Object.entries(edge.outcomes).sort(([a], [b]) => order(a) - order(b));
   const total = found.reduce((sum, [, count]) => sum + count, 0);
   if (!total) return html`<p class="empty small">No calls in the last ten seconds.</p>`;
-  return html`<div class="ends"><h3>The last ten seconds' calls</h3><div class="stack" aria-hidden="true">${found.map(([name, count]) => html`<i class=${outcome(name).tone} style=${{ flexGrow: count }} />`)}</div>
-    <ul class="key">${found.map(([name, count]) => html`<li class=${outcome(name).tone}><b class="num">${count}</b> ${outcome(name).word}</li>`)}</ul></div>`;
+  return html`<div class="ends"><h3>The last ten seconds' calls</h3>
+    <div class="stack" aria-hidden="true">${found.map(([name, count]) => html`<i class=${outcome(name).tone} style=${{ flexGrow: count }} />`)}</div>
+    <ul class="key">${found.map(([name, count]) => html`<li class=${outcome(name).tone}><b class="num">${count}</b> ${outcome(name).word}</li>`)}</ul>
+      </div>`;
 }
 
 const order = (name) => Object.keys(OUTCOMES).indexOf(name);
 
 function Moves({ name }) {
   const { moves } = useStore();
-  const found = moves.filter((each) => `${each.caller}→${each.callee}` === name).slice(-6).reverse();
+  const found = moves
+    .filter((each) => `${each.caller}→${each.callee}` === name)
+    .slice(-6)
+    .reverse();
   if (!found.length) return null;
   return html`<details open class="moves"><summary>Its last moves</summary><ol>${found.map((each) => {
     const { tone, word } = STATES[each.new] ?? STATES.none;
-    return html`<li><button type="button" class="plain num" onClick=${() => tracesAt(name, each.at)} title="The traces of that moment">${time(each.at)}</button> <b class=${tone}>${word}</b> <span>${reason(each.reason)}${each.key === "edge" ? "" : ` (${each.key})`}</span></li>`;
+    return html`<li><button type="button" class="plain num" onClick=${() => tracesAt(name, each.at)}
+      title="The traces of that moment">${time(each.at)}</button> <b
+      class=${tone}>${word}</b> <span>${reason(each.reason)}${each.key === "edge" ? "" : ` (${each.key})`}</span></li>`;
   })}</ol></details>`;
 }
 
 // Where there is a breaker for each route, each of them.
 function Breakers({ edge }) {
   if (edge.breakers.length < 2) return null;
-  return html`<details><summary>${edge.breakers.length} breakers, one for each route</summary><div class="scroll" tabindex="0" role="group" aria-label="Breakers"><table><thead><tr><th scope="col">Route</th><th scope="col">State</th><th scope="col">Why</th></tr></thead>
-    <tbody>${edge.breakers.map((each) => html`<tr><th scope="row">${each.key}</th><td><b class=${STATES[each.state].tone}>${STATES[each.state].word}</b></td><td>${reason(each.reason)}</td></tr>`)}</tbody></table></div></details>`;
+  return html`<details><summary>${edge.breakers.length} breakers, one for each route</summary>
+    <div class="scroll" tabindex="0" role="group" aria-label="Breakers"><table><thead><tr><th scope="col">Route</th><th scope="col">State</th>
+    <th scope="col">Why</th></tr></thead>
+    <tbody>${edge.breakers.map(
+      (each) => html`<tr><th scope="row">${each.key}</th><td>
+      <b class=${STATES[each.state].tone}>${STATES[each.state].word}</b></td><td>${reason(each.reason)}</td></tr>`,
+    )}</tbody></table></div></details>`;
 }
 
 function Policy({ edge }) {
   const { config } = useStore();
   const prefix = `edges.${edge.caller}.${edge.callee}.`;
   const values = Object.values(config ?? {}).filter((each) => each.key.startsWith(prefix));
-  return html`<details onToggle=${(event) => event.target.open && loadConfig().catch(() => {})}><summary>Its policy, and where each value comes from</summary><table class="policy"><thead><tr><th scope="col">Key</th><th scope="col">Value</th><th scope="col">From</th></tr></thead>
-    <tbody>${values.map((each) => html`<tr><th scope="row"><code>${each.key.slice(prefix.length)}</code></th><td class="num">${String(each.value ?? "–")}</td><td><span class="source ${each.source}">${each.source}</span></td></tr>`)}</tbody></table></details>`;
+  return html`<details onToggle=${(event) => event.target.open && loadConfig().catch(() => {})}>
+    <summary>Its policy, and where each value comes from</summary><table class="policy"><thead><tr><th scope="col">Key</th><th scope="col">Value</th>
+    <th scope="col">From</th></tr></thead>
+    <tbody>${values.map(
+      (each) => html`<tr><th scope="row"><code>${each.key.slice(prefix.length)}</code></th>
+      <td class="num">${String(each.value ?? "–")}</td><td><span class="source ${each.source}">${each.source}</span></td></tr>`,
+    )}</tbody></table>
+      </details>`;
 }

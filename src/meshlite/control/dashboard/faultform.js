@@ -51,7 +51,9 @@ function table(values, kept) {
 }
 
 export function FaultForm({ fault, onDone }) {
-  const [values, change] = useState(() => (fault ? { name: fault.name, ...fault.rule } : { name: "my-fault", service: "inventory", kind: "delay", seconds: 2, duration: 60 }));
+  const [values, change] = useState(() =>
+    fault ? { name: fault.name, ...fault.rule } : { name: "my-fault", service: "inventory", kind: "delay", seconds: 2, duration: 60 },
+  );
   const [wrong, complain] = useState({});
   const kept = fault ? Object.fromEntries(Object.entries(fault.rule).filter(([key]) => !SHOWN.has(key))) : {};
   const action = {
@@ -71,26 +73,38 @@ export function FaultForm({ fault, onDone }) {
       await act(action);
       onDone();
     } catch (error) {
-      const found = Object.fromEntries((error.fields ?? []).map((each) => [(each.pointer ?? "").replace(/^\//, "").split("/")[0] || "name", each.detail]));
+      const found = Object.fromEntries(
+        (error.fields ?? []).map((each) => [(each.pointer ?? "").replace(/^\//, "").split("/")[0] || "name", each.detail]),
+      );
       complain(Object.keys(found).length ? found : { name: error.message });
     }
   };
   const field = (key) => {
     const [label, kind, hint, more] = FIELDS[key];
-    return html`<${Field} name=${key} label=${label} hint=${hint} kind=${kind} more=${more} value=${values[key] ?? ""} onInput=${put(key)} wrong=${wrong[key]} />`;
+    return html`<${Field} name=${key} label=${label} hint=${hint} kind=${kind} more=${more} value=${values[key] ?? ""}
+      onInput=${put(key)} wrong=${wrong[key]} />`;
   };
   const picks = values.kind !== "unready";
   return html`<form class="fault-form" onSubmit=${send} onFocusIn=${() => preview(action)} aria-labelledby="form-title">
     <h3 id="form-title">${fault ? `Change ${fault.name}` : "A fault of your own"}</h3>
     <div class="fields">
-      <${Field} name="name" label="Name" kind="text" value=${values.name} onInput=${put("name")} wrong=${wrong.name} more=${{ required: true, pattern: "[a-z0-9][a-z0-9\\-]*", readOnly: !!fault }} hint="small letters, digits, hyphens" />
-      <${Field} name="service" label="Who misbehaves" kind=${SERVICES} value=${values.service} onInput=${put("service")} wrong=${wrong.service} always />
-      <${Field} name="kind" label="What it does" kind=${Object.entries(KINDS).map(([key, [text]]) => [key, `${key}: ${text}`])} value=${values.kind} onInput=${put("kind")} wrong=${wrong.kind} always />
+      <${Field} name="name" label="Name" kind="text" value=${values.name}
+        onInput=${put("name")} wrong=${wrong.name} more=${{ required: true, pattern: "[a-z0-9][a-z0-9\\-]*", readOnly: !!fault }} hint="small letters, digits, hyphens" />
+      <${Field} name="service" label="Who misbehaves" kind=${SERVICES} value=${values.service}
+        onInput=${put("service")} wrong=${wrong.service} always />
+      <${Field} name="kind" label="What it does" kind=${Object.entries(KINDS).map(([key, [text]]) => [key, `${key}: ${text}`])} value=${values.kind}
+        onInput=${put("kind")} wrong=${wrong.kind} always />
       ${KINDS[values.kind][1].map(field)}
       ${field("duration")}
     </div>
-    ${picks && html`<details open=${[...PICKING, ...ORDER, "phase"].some((key) => wrong[key]) || !!fault}><summary>Which requests, in which order</summary><div class="fields">${["phase", ...PICKING, ...ORDER].map(field)}</div></details>`}
-    <div class="row end">${fault && html`<button type="button" class="button" onClick=${onDone}>Leave it</button>`}<button class="button primary" onMouseEnter=${() => preview(action)}>${fault ? "Change it, and switch it on" : "Make it, and switch it on"}</button></div>
+    ${
+      picks &&
+      html`<details open=${[...PICKING, ...ORDER, "phase"].some((key) => wrong[key]) || !!fault}>
+      <summary>Which requests, in which order</summary><div class="fields">${["phase", ...PICKING, ...ORDER].map(field)}</div></details>`
+    }
+    <div class="row end">${fault && html`<button type="button" class="button" onClick=${onDone}>Leave it</button>`}<button
+      class="button primary" onMouseEnter=${() => preview(action)}>${fault ? "Change it, and switch it on" : "Make it, and switch it on"}</button>
+      </div>
   </form>`;
 }
 
@@ -99,9 +113,13 @@ function Field({ name, label, kind, hint, value, onInput, wrong, more = {}, alwa
   const said = [wrong && `${id}-wrong`, hint && `${id}-hint`].filter(Boolean).join(" ") || undefined;
   const choices = Array.isArray(kind) ? kind.map((each) => (Array.isArray(each) ? each : [each, each])) : null;
   return html`<div class="field"><label for=${id}>${label}</label>
-    ${choices
-      ? html`<select id=${id} value=${value} onChange=${onInput} aria-describedby=${said} aria-invalid=${!!wrong}>${!always && html`<option value="">not said</option>`}${choices.map(([key, text]) => html`<option value=${key} selected=${key === value}>${text}</option>`)}</select>`
-      : html`<input id=${id} type=${kind} value=${value} onInput=${onInput} aria-describedby=${said} aria-invalid=${!!wrong} autocomplete="off" ...${more} />`}
+    ${
+      choices
+        ? html`<select id=${id} value=${value} onChange=${onInput} aria-describedby=${said}
+        aria-invalid=${!!wrong}>${!always && html`<option value="">not said</option>`}${choices.map(([key, text]) => html`<option value=${key} selected=${key === value}>${text}</option>`)}</select>`
+        : html`<input id=${id} type=${kind} value=${value} onInput=${onInput} aria-describedby=${said}
+        aria-invalid=${!!wrong} autocomplete="off" ...${more} />`
+    }
     ${wrong ? html`<p class="wrong" id="${id}-wrong" role="alert">${wrong}</p>` : hint && html`<p class="small" id="${id}-hint">${hint}</p>`}
   </div>`;
 }

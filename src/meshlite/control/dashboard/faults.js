@@ -11,18 +11,44 @@ const MINUTE = { enabled: true, duration: 60 };
 
 // The first is the config's own; the others are made when they are clicked, and go by themselves after a minute.
 const PRESETS = [
-  { name: "slow-inventory", title: "Inventory 5 s slow", text: "Slower than orders waits for: timeouts, then the breaker.", rule: { service: "inventory", kind: "delay", seconds: 5 } },
-  { name: "inventory-fails", title: "Inventory fails", text: "Half of its answers are 503: retries help, up to their budget.", rule: { service: "inventory", kind: "error", status: 503, probability: 0.5, ...MINUTE } },
-  { name: "users-resets", title: "Users cuts connections", text: "Orders cannot ask who buys: new orders are refused.", rule: { service: "users", kind: "reset", caller: "orders", ...MINUTE } },
-  { name: "orders-hangs", title: "Orders never answers", text: "Users waits as long as its deadline says, and not longer.", rule: { service: "orders", kind: "hang", caller: "users", ...MINUTE } },
-  { name: "lost-answers", title: "Lost answers", text: "Inventory reserves, and orders never hears of it: undone, not sold twice.", rule: { service: "inventory", kind: "reset", phase: "response", method: "PUT", route: "/reservations/*", ...MINUTE } },
+  {
+    name: "slow-inventory",
+    title: "Inventory 5 s slow",
+    text: "Slower than orders waits for: timeouts, then the breaker.",
+    rule: { service: "inventory", kind: "delay", seconds: 5 },
+  },
+  {
+    name: "inventory-fails",
+    title: "Inventory fails",
+    text: "Half of its answers are 503: retries help, up to their budget.",
+    rule: { service: "inventory", kind: "error", status: 503, probability: 0.5, ...MINUTE },
+  },
+  {
+    name: "users-resets",
+    title: "Users cuts connections",
+    text: "Orders cannot ask who buys: new orders are refused.",
+    rule: { service: "users", kind: "reset", caller: "orders", ...MINUTE },
+  },
+  {
+    name: "orders-hangs",
+    title: "Orders never answers",
+    text: "Users waits as long as its deadline says, and not longer.",
+    rule: { service: "orders", kind: "hang", caller: "users", ...MINUTE },
+  },
+  {
+    name: "lost-answers",
+    title: "Lost answers",
+    text: "Inventory reserves, and orders never hears of it: undone, not sold twice.",
+    rule: { service: "inventory", kind: "reset", phase: "response", method: "PUT", route: "/reservations/*", ...MINUTE },
+  },
 ];
 
 const path = (name) => `/api/faults/${encodeURIComponent(name)}`;
 
 function switching(preset, overview) {
   const there = overview.faults.find((each) => each.name === preset.name);
-  if (there?.enabled) return { label: `${preset.title}: off`, requests: [{ method: "PATCH", path: path(preset.name), body: { enabled: false } }] };
+  if (there?.enabled)
+    return { label: `${preset.title}: off`, requests: [{ method: "PATCH", path: path(preset.name), body: { enabled: false } }] };
   const on = preset.rule.enabled
     ? { method: "PUT", path: path(preset.name), body: preset.rule }
     : there
@@ -36,7 +62,8 @@ function switching(preset, overview) {
 export function Presets() {
   const { overview } = useStore();
   return html`<section class="card presets" aria-labelledby="break-title">
-    <div class="row"><h2 id="break-title">Break something</h2><span class="small">One click, and one more to mend it. Traffic is sent along if there is none.</span></div>
+    <div class="row"><h2 id="break-title">Break something</h2>
+      <span class="small">One click, and one more to mend it. Traffic is sent along if there is none.</span></div>
     <div class="grid">${PRESETS.map((preset) => {
       const on = overview.faults.find((each) => each.name === preset.name && each.enabled);
       return html`<${Act} action=${switching(preset, overview)} kind="preset ${on ? "on" : ""}" pressed=${!!on} key=${preset.name}>
@@ -56,28 +83,56 @@ export function Faults() {
   const { overview } = useStore();
   const [edited, edit] = useState(null);
   const on = overview.faults.filter((each) => each.enabled);
-  const clear = { label: "Switch all off", requests: on.map((each) => ({ method: "PATCH", path: path(each.name), body: { enabled: false } })) };
+  const clear = {
+    label: "Switch all off",
+    requests: on.map((each) => ({ method: "PATCH", path: path(each.name), body: { enabled: false } })),
+  };
   return html`<div class="two">
     <div><div class="row"><h3>What there is</h3><span class="space" />${on.length > 0 && html`<${Act} action=${clear} />`}</div>
-      ${overview.faults.length
-        ? html`<ul class="faults">${overview.faults.map((fault) => html`<${Fault} fault=${fault} onEdit=${() => edit(fault)} key=${fault.name} />`)}</ul>`
-        : html`<p class="empty">There are no faults. Take one of the presets above, or make your own.</p>`}</div>
+      ${
+        overview.faults.length
+          ? html`<ul class="faults">${overview.faults.map((fault) => html`<${Fault} fault=${fault} onEdit=${() => edit(fault)} key=${fault.name} />`)}</ul>`
+          : html`<p class="empty">There are no faults. Take one of the presets above, or make your own.</p>`
+      }</div>
     <${FaultForm} fault=${edited} onDone=${() => edit(null)} key=${edited?.name} />
   </div>`;
 }
 
 function Fault({ fault, onEdit }) {
   const { name, enabled, rule } = fault;
-  const flip = { label: `${name}: ${enabled ? "off" : "on"}`, requests: [{ method: "PATCH", path: path(name), body: { enabled: !enabled } }] };
+  const flip = {
+    label: `${name}: ${enabled ? "off" : "on"}`,
+    requests: [{ method: "PATCH", path: path(name), body: { enabled: !enabled } }],
+  };
   const remove = { label: `Remove ${name}`, requests: [{ method: "DELETE", path: path(name) }] };
-  const look = () => set({ tab: "traces", traces: { ...state.traces, fault: name, since: "", until: "", outcome: "", service: "", list: null, open: null } });
-  const more = Object.entries(rule).filter(([key]) => ["route", "method", "phase", "after", "every", "times", "script", "max_active"].includes(key) && rule[key] !== "request");
+  const look = () =>
+    set({
+      tab: "traces",
+      traces: { ...state.traces, fault: name, since: "", until: "", outcome: "", service: "", list: null, open: null },
+    });
+  const more = Object.entries(rule).filter(
+    ([key]) => ["route", "method", "phase", "after", "every", "times", "script", "max_active"].includes(key) && rule[key] !== "request",
+  );
   return html`<li class=${enabled ? "on" : ""}>
-    <div><b>${name}</b> <span>${rule.service} ${effect(rule)}</span>${more.length > 0 && html` <span class="small">${more.map(([key, value]) => `${key} ${value}`).join(", ")}</span>`}
-      <p class="small num">${enabled ? html`<b class="fault-word">on</b>${fault.remaining === null ? "" : html`, <${Left} left=${fault.remaining} /> left`} · struck ${fault.hits} of ${fault.matches} picked${fault.active ? ` · holds ${fault.active} now` : ""}` : `off${fault.hits ? ` · struck ${fault.hits}` : ""}`} · from ${fault.source}</p></div>
-    <span class="row">${fault.hits > 0 && html`<button type="button" class="button small" onClick=${look} aria-label="Traces of ${name}">Traces</button>`}
+    <div><b>${name}</b> <span>${rule.service} ${effect(rule)}</span>${
+      more.length > 0 &&
+      html` <span
+      class="small">${more.map(([key, value]) => `${key} ${value}`).join(", ")}</span>`
+    }
+      <p class="small num">${
+        enabled
+          ? html`<b
+        class="fault-word">on</b>${fault.remaining === null ? "" : html`, <${Left} left=${fault.remaining} /> left`} · struck ${fault.hits} of ${fault.matches} picked${fault.active ? ` · holds ${fault.active} now` : ""}`
+          : `off${fault.hits ? ` · struck ${fault.hits}` : ""}`
+      } · from ${fault.source}</p></div>
+    <span class="row">${
+      fault.hits > 0 &&
+      html`<button type="button" class="button small" onClick=${look}
+      aria-label="Traces of ${name}">Traces</button>`
+    }
       <button type="button" class="button small" onClick=${onEdit} aria-label="Change ${name}">Change</button>
       <${Act} action=${remove} kind="small">Remove<span class="hidden"> ${name}</span></${Act}>
-      <${Act} action=${flip} kind="small ${enabled ? "" : "primary"}">${enabled ? "Switch off" : "Switch on"}<span class="hidden"> ${name}</span></${Act}></span>
+      <${Act} action=${flip} kind="small ${enabled ? "" : "primary"}">${enabled ? "Switch off" : "Switch on"}<span class="hidden"> ${name}</span>
+        </${Act}></span>
   </li>`;
 }

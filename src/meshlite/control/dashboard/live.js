@@ -55,7 +55,9 @@ export async function loadConfig() {
 // What the log still knows of what happened before the page was opened.
 async function loadStory() {
   const { logs } = await get("/api/logs?level=warning&limit=100");
-  const told = logs.filter((line) => NEWS.has(line.event)).map((line) => ({ ...line, name: line.event, at: Date.parse(line.timestamp) / 1000 }));
+  const told = logs
+    .filter((line) => NEWS.has(line.event))
+    .map((line) => ({ ...line, name: line.event, at: Date.parse(line.timestamp) / 1000 }));
   set({ story: [...state.story, ...told].slice(0, 60) });
 }
 
@@ -101,7 +103,8 @@ function heard(name, data) {
   if (name === "breaker.moved") set({ moves: [...state.moves.slice(-499), { ...data, at }] });
   if (name === "config.applied" && state.config) loadConfig().catch(() => {});
   if (NEWS.has(name)) {
-    if (name !== "config.applied") set({ story: [{ ...data, name, at, edge: data.caller && `${data.caller}→${data.callee}` }, ...state.story].slice(0, 60) });
+    if (name !== "config.applied")
+      set({ story: [{ ...data, name, at, edge: data.caller && `${data.caller}→${data.callee}` }, ...state.story].slice(0, 60) });
     refresh();
   }
 }

@@ -40,12 +40,19 @@ export function MeshMap() {
   const [width, height] = place.view;
   return html`<section class="card map" aria-labelledby="map-title">
     <div class="row"><h2 id="map-title">Who calls whom</h2><span class="space" /><span class="legend small" aria-hidden="true">
-      ${["closed", "half_open", "open"].map((state) => html`<span class=${STATES[state].tone}><${Switch} state=${state} size=${28} />${STATES[state].word}</span>`)}</span></div>
+      ${["closed", "half_open", "open"].map(
+        (state) => html`<span class=${STATES[state].tone}>
+        <${Switch} state=${state} size=${28} />${STATES[state].word}</span>`,
+      )}</span></div>
     <svg viewBox="0 0 ${width} ${height}" role="group" aria-label="Map of the mesh">
-      ${overview.edges.map((edge) => html`<${Edge} edge=${edge} at=${place[`${edge.caller}→${edge.callee}`]} tall=${narrow}
-        chosen=${chosen.edge === `${edge.caller}→${edge.callee}`} key=${edge.caller + edge.callee} />`)}
-      ${overview.services.map((service) => html`<${Service} service=${service} at=${place[service.name]} size=${place.size} beside=${narrow}
-        faults=${overview.faults.filter((each) => each.enabled && each.rule.service === service.name)} key=${service.name} />`)}
+      ${overview.edges.map(
+        (edge) => html`<${Edge} edge=${edge} at=${place[`${edge.caller}→${edge.callee}`]} tall=${narrow}
+        chosen=${chosen.edge === `${edge.caller}→${edge.callee}`} key=${edge.caller + edge.callee} />`,
+      )}
+      ${overview.services.map(
+        (service) => html`<${Service} service=${service} at=${place[service.name]} size=${place.size} beside=${narrow}
+        faults=${overview.faults.filter((each) => each.enabled && each.rule.service === service.name)} key=${service.name} />`,
+      )}
     </svg>
     <details class="small"><summary>The same as a table</summary><${Table} overview=${overview} /></details>
   </section>`;
@@ -64,7 +71,8 @@ function Service({ service, at: [x, y], size: [width, height], faults, beside })
   const open = () => set({ tab: "services", logs: { service: service.name, level: "info", event: "", list: null } });
   const said = `${service.name}, ${word}, ${rate(service.rate)}, 99th percentile ${ms(service.p99_ms)}, errors ${percent(service.error_rate)}`;
   const struck = faults.map((each) => effect(each.rule)).join("; ");
-  return html`<g class="service ${tone} ${struck ? "struck" : ""}" role="button" tabindex="0" aria-label="${said}${struck ? `; fault: ${struck}` : ""}. Show its log"
+  return html`<g class="service ${tone} ${struck ? "struck" : ""}" role="button" tabindex="0"
+    aria-label="${said}${struck ? `; fault: ${struck}` : ""}. Show its log"
       transform="translate(${x} ${y})" onClick=${open} onKeyDown=${onKey(open)}>
     <rect class="box" width=${width} height=${height} rx="10" />
     <rect class="side" width="5" height=${height - 20} x="0" y="10" rx="2.5" />
@@ -72,13 +80,22 @@ function Service({ service, at: [x, y], size: [width, height], faults, beside })
     <circle class="lamp" cx="20" cy="39" r="4" /><text class="word" x="29" y="43">${word}</text>
     <text class="port" x=${width - 12} y="43" text-anchor="end">:${new URL(service.url).port}</text>
     <line class="rule" x1="16" x2=${width - 12} y1="53" y2="53" />
-    ${[["requests", rate(service.rate)], ["p99", ms(service.p99_ms)], ["errors", percent(service.error_rate)]].map(
+    ${[
+      ["requests", rate(service.rate)],
+      ["p99", ms(service.p99_ms)],
+      ["errors", percent(service.error_rate)],
+    ].map(
       ([name, value], place) => html`<text class="key" x="16" y=${71 + 18 * place}>${name}</text>
-        <text class="value ${name === "errors" && service.error_rate > 0.001 ? "hurt" : ""}" x=${width - 12} y=${71 + 18 * place} text-anchor="end">${value}</text>`
+        <text class="value ${name === "errors" && service.error_rate > 0.001 ? "hurt" : ""}" x=${width - 12} y=${71 + 18 * place}
+          text-anchor="end">${value}</text>`,
     )}
-    ${faults.slice(0, 3).map((each, place) => html`<g class="fault" key=${each.name} transform=${beside ? `translate(${width + 6} ${46 + 30 * place})` : `translate(0 ${height + 7 + 30 * place})`}>
+    ${faults.slice(0, 3).map(
+      (each, place) => html`<g class="fault" key=${each.name}
+      transform=${beside ? `translate(${width + 6} ${46 + 30 * place})` : `translate(0 ${height + 7 + 30 * place})`}>
       <title>${each.name}: ${effect(each.rule)}</title><rect width=${beside ? 82 : width} height="25" rx="6" />
-      ${!beside && html`<path class="bolt" d="M13 5l-6 10h5l-2 7 7-10h-5l2-7z" />`}<text x=${beside ? 41 : 24} y="17" text-anchor=${beside ? "middle" : "start"}>${brief(each.rule)}</text></g>`)}
+      ${!beside && html`<path class="bolt" d="M13 5l-6 10h5l-2 7 7-10h-5l2-7z" />`}<text x=${beside ? 41 : 24} y="17"
+        text-anchor=${beside ? "middle" : "start"}>${brief(each.rule)}</text></g>`,
+    )}
   </g>`;
 }
 
@@ -98,7 +115,8 @@ function Edge({ edge, at, tall, chosen }) {
   const pick = () => choose(name);
   const said = `${edge.caller} calls ${edge.callee}: breaker ${word}, ${rate(edge.rate)}, 99th percentile ${ms(edge.p99_ms)}, errors ${percent(edge.error_rate)}`;
   const wide = tall ? 112 : state === "open" ? 146 : 120;
-  return html`<g class="edge ${tone} ${state} ${chosen ? "chosen" : ""}" role="button" tabindex="0" aria-pressed=${chosen} aria-label=${said} data-edge=${name}
+  return html`<g class="edge ${tone} ${state} ${chosen ? "chosen" : ""}" role="button" tabindex="0" aria-pressed=${chosen}
+    aria-label=${said} data-edge=${name}
       onClick=${pick} onKeyDown=${onKey(pick)}>
     <g transform="translate(${middle[0]} ${middle[1]}) rotate(${angle})">
       <rect class="reach" x=${-half} y="-16" width=${length} height="32" rx="8" />
@@ -130,9 +148,24 @@ function ProbeIn({ left, short }) {
 }
 
 function Table({ overview }) {
-  return html`<div class="scroll" tabindex="0" role="group" aria-label="Tables"><table><caption>Services</caption><thead><tr><th scope="col">Service</th><th scope="col">State</th><th scope="col">Requests</th><th scope="col">p99</th><th scope="col">Errors</th><th scope="col">Faults</th></tr></thead>
-    <tbody>${overview.services.map((each) => html`<tr><th scope="row">${each.name}</th><td>${each.state}${each.ready ? "" : ", not ready"}</td><td class="num">${rate(each.rate)}</td><td class="num">${ms(each.p99_ms)}</td><td class="num">${percent(each.error_rate)}</td>
-      <td>${overview.faults.filter((fault) => fault.enabled && fault.rule.service === each.name).map((fault) => effect(fault.rule)).join("; ") || "none"}</td></tr>`)}</tbody></table>
-  <table><caption>Edges</caption><thead><tr><th scope="col">Edge</th><th scope="col">Breaker</th><th scope="col">Calls</th><th scope="col">p99</th><th scope="col">Errors</th><th scope="col">Refused</th></tr></thead>
-    <tbody>${overview.edges.map((each) => html`<tr><th scope="row">${each.caller} → ${each.callee}</th><td>${STATES[stateOf(each)].word}</td><td class="num">${rate(each.rate)}</td><td class="num">${ms(each.p99_ms)}</td><td class="num">${percent(each.error_rate)}</td><td class="num">${percent(each.refused_rate)}</td></tr>`)}</tbody></table></div>`;
+  return html`<div class="scroll" tabindex="0" role="group" aria-label="Tables"><table><caption>Services</caption><thead><tr>
+    <th scope="col">Service</th><th scope="col">State</th><th scope="col">Requests</th><th scope="col">p99</th><th scope="col">Errors</th>
+    <th scope="col">Faults</th></tr></thead>
+    <tbody>${overview.services.map(
+      (each) => html`<tr><th scope="row">${each.name}</th><td>${each.state}${each.ready ? "" : ", not ready"}</td>
+      <td class="num">${rate(each.rate)}</td><td class="num">${ms(each.p99_ms)}</td><td class="num">${percent(each.error_rate)}</td>
+      <td>${
+        overview.faults
+          .filter((fault) => fault.enabled && fault.rule.service === each.name)
+          .map((fault) => effect(fault.rule))
+          .join("; ") || "none"
+      }</td></tr>`,
+    )}</tbody></table>
+  <table><caption>Edges</caption><thead><tr><th scope="col">Edge</th><th scope="col">Breaker</th><th scope="col">Calls</th><th scope="col">p99</th>
+    <th scope="col">Errors</th><th scope="col">Refused</th></tr></thead>
+    <tbody>${overview.edges.map(
+      (each) => html`<tr><th scope="row">${each.caller} → ${each.callee}</th><td>${STATES[stateOf(each)].word}</td>
+      <td class="num">${rate(each.rate)}</td><td class="num">${ms(each.p99_ms)}</td><td class="num">${percent(each.error_rate)}</td>
+      <td class="num">${percent(each.refused_rate)}</td></tr>`,
+    )}</tbody></table></div>`;
 }

@@ -26,7 +26,8 @@ export function Switch({ state, size = 34 }) {
 }
 
 export const Pill = ({ state, more }) =>
-  html`<span class="pill ${STATES[state].tone}"><${Switch} state=${state} size=${26} />${STATES[state].word}${more && html` <span class="num">${more}</span>`}</span>`;
+  html`<span class="pill ${STATES[state].tone}">
+    <${Switch} state=${state} size=${26} />${STATES[state].word}${more && html` <span class="num">${more}</span>`}</span>`;
 
 // What is left of `total` seconds, `left` of which there were when the overview was heard; as a ring, and as a number.
 export function Countdown({ left, total, label }) {
@@ -36,7 +37,8 @@ export function Countdown({ left, total, label }) {
   return html`<div class="countdown" role="timer" aria-label="${label}: ${Math.ceil(now)} seconds">
     <svg viewBox="0 0 64 64" width="76" height="76" aria-hidden="true">
       <circle class="track" cx="32" cy="32" r="26" />
-      <circle class="rest" cx="32" cy="32" r="26" stroke-dasharray="${(round * Math.min(1, now / (total || 1))).toFixed(1)} ${round}" transform="rotate(-90 32 32)" />
+      <circle class="rest" cx="32" cy="32" r="26" stroke-dasharray="${(round * Math.min(1, now / (total || 1))).toFixed(1)} ${round}"
+        transform="rotate(-90 32 32)" />
     </svg>
     <span class="num" aria-hidden="true">${now >= 10 ? Math.ceil(now) : now.toFixed(1)}<small>s</small></span>
   </div>`;
@@ -50,7 +52,9 @@ export function Left({ left }) {
 // So many of so many, as dots.
 export const Dots = ({ done, of, tone, label }) =>
   html`<span class="dots ${tone}" role="img" aria-label="${label}: ${done} of ${of}">${
-    of <= 20 ? Array.from({ length: of }, (_, place) => html`<i class=${place < done ? "on" : ""} />`) : html`<b class="num">${done}/${of}</b>`
+    of <= 20
+      ? Array.from({ length: of }, (_, place) => html`<i class=${place < done ? "on" : ""} />`)
+      : html`<b class="num">${done}/${of}</b>`
   }</span>`;
 
 export const Fact = ({ name, value, tone = "", title }) =>
@@ -89,6 +93,6 @@ export function Tabs({ label, tabs, chosen, onChoose, panel }) {
   };
   return html`<div class="tabs" role="tablist" aria-label=${label} onKeyDown=${move}>${tabs.map(
     ([key, text]) => html`<button type="button" role="tab" id="tab-${key}" aria-selected=${key === chosen} aria-controls=${panel}
-      tabindex=${key === chosen ? 0 : -1} onClick=${() => onChoose(key)}>${text}</button>`
+      tabindex=${key === chosen ? 0 : -1} onClick=${() => onChoose(key)}>${text}</button>`,
   )}</div>`;
 }

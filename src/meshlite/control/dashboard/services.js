@@ -11,7 +11,10 @@ const callers = (overview, name) => overview.edges.filter((edge) => edge.callee 
 
 // Stopping, killing or starting one; what cannot be undone in a moment says first what will happen.
 export function command(overview, service, action) {
-  const asked = { label: `${action[0].toUpperCase()}${action.slice(1)} ${service.name}`, requests: [{ method: "POST", path: `/api/services/${service.name}/${action}` }] };
+  const asked = {
+    label: `${action[0].toUpperCase()}${action.slice(1)} ${service.name}`,
+    requests: [{ method: "POST", path: `/api/services/${service.name}/${action}` }],
+  };
   return action === "start" ? asked : { ...asked, confirm: will(overview, service, action).filter(Boolean), kind: "danger" };
 }
 
@@ -22,9 +25,19 @@ function will(overview, service, action) {
     : "";
   const notice = by.map((edge) => FELT[edge]).filter(Boolean);
   return {
-    stop: [`${service.name} takes nothing new, finishes what is in flight (${service.in_flight} now, for as long as mesh.shutdown_grace says), and closes its port.`, felt, ...notice],
-    kill: [`Every connection of ${service.name} is cut at once, as by a crash: ${service.in_flight} in flight get no answer. What was answered is on disk.`, felt, ...notice],
-    restart: [`${service.name} stops, finishing what is in flight (${service.in_flight} now), and starts again with what is on disk. In between nobody gets a connection.`],
+    stop: [
+      `${service.name} takes nothing new, finishes what is in flight (${service.in_flight} now, for as long as mesh.shutdown_grace says), and closes its port.`,
+      felt,
+      ...notice,
+    ],
+    kill: [
+      `Every connection of ${service.name} is cut at once, as by a crash: ${service.in_flight} in flight get no answer. What was answered is on disk.`,
+      felt,
+      ...notice,
+    ],
+    restart: [
+      `${service.name} stops, finishing what is in flight (${service.in_flight} now), and starts again with what is on disk. In between nobody gets a connection.`,
+    ],
   }[action];
 }
 
@@ -36,12 +49,14 @@ export function Services() {
 function Service({ service, overview }) {
   const { name } = service;
   const up = service.state === "running";
-  const button = (action, kind, disabled) => html`<${Act} action=${command(overview, service, action)} kind="small ${kind}" disabled=${disabled}>${action[0].toUpperCase() + action.slice(1)}<span class="hidden"> ${name}</span></${Act}>`;
+  const button = (action, kind, disabled) =>
+    html`<${Act} action=${command(overview, service, action)} kind="small ${kind}" disabled=${disabled}>${action[0].toUpperCase() + action.slice(1)}<span class="hidden"> ${name}</span></${Act}>`;
   // What the page was reached by may be another name of this machine than the one the service gives itself.
   const url = new URL(service.url);
   if (["localhost", "127.0.0.1"].includes(url.hostname)) url.hostname = location.hostname;
   return html`<article class="service-card ${up ? (service.ready ? "good" : "warn") : "bad"}" aria-label=${name}>
-    <div class="row"><h3>${name}</h3><b class="state-word">${service.state}</b><span class="space" /><span class="small">${up ? (service.ready ? "ready" : "says it is not ready") : "not ready"}</span></div>
+    <div class="row"><h3>${name}</h3><b class="state-word">${service.state}</b><span class="space" />
+      <span class="small">${up ? (service.ready ? "ready" : "says it is not ready") : "not ready"}</span></div>
     <p class="small num">${rate(service.rate)} · p99 ${ms(service.p99_ms)} · ${percent(service.error_rate)} errors · ${service.in_flight} in flight</p>
     <p class="small">${up ? html`<a href="${url.origin}/docs">${url.host}</a>` : url.host}${service.reason ? html` · <strong>${service.reason}</strong>` : ""}</p>
     <div class="row">${
@@ -58,7 +73,8 @@ async function loadLog() {
   if (service) query.set("service", service);
   if (event) query.set("event", event);
   const { logs } = await get(`/api/logs?${query}`);
-  if (state.logs.service === service && state.logs.level === level && state.logs.event === event) set({ logs: { ...state.logs, list: logs } });
+  if (state.logs.service === service && state.logs.level === level && state.logs.event === event)
+    set({ logs: { ...state.logs, list: logs } });
 }
 
 const KNOWN = new Set(["timestamp", "level", "event", "trace_id", "span_id"]);
@@ -72,13 +88,40 @@ function Log() {
     return () => poll(null);
   }, [service, level, event]);
   const pick = (key) => (change) => set({ logs: { ...logs, [key]: change.target.value } });
-  const select = (key, label, choices) => html`<label>${label} <select value=${logs[key]} onChange=${pick(key)}>${choices.map(([value, text]) => html`<option value=${value} selected=${logs[key] === value}>${text}</option>`)}</select></label>`;
-  const rest = (line) => Object.entries(line).filter(([key]) => !KNOWN.has(key)).map(([key, value]) => html`<span><i>${key}</i>${typeof value === "object" ? JSON.stringify(value) : String(value)}</span>`);
+  const select = (key, label, choices) => html`<label>${label} <select value=${logs[key]}
+    onChange=${pick(key)}>${choices.map(([value, text]) => html`<option value=${value} selected=${logs[key] === value}>${text}</option>`)}</select>
+    </label>`;
+  const rest = (line) =>
+    Object.entries(line)
+      .filter(([key]) => !KNOWN.has(key))
+      .map(
+        ([key, value]) => html`<span>
+    <i>${key}</i>${typeof value === "object" ? JSON.stringify(value) : String(value)}</span>`,
+      );
   return html`<div class="log"><div class="row filters"><h3>Log</h3><span class="space" />
-    ${select("service", "Service", [["", "all"], ["users", "users"], ["orders", "orders"], ["inventory", "inventory"]])}
-    ${select("level", "At least", ["debug", "info", "warning", "error"].map((each) => [each, each]))}
+    ${select("service", "Service", [
+      ["", "all"],
+      ["users", "users"],
+      ["orders", "orders"],
+      ["inventory", "inventory"],
+    ])}
+    ${select(
+      "level",
+      "At least",
+      ["debug", "info", "warning", "error"].map((each) => [each, each]),
+    )}
     ${select("event", "Event", [["", "all"], ...["request.completed", "breaker.moved", "fault.switched", "service.moved", "config.applied", "loop.blocked"].map((each) => [each, each])])}</div>
-    ${list?.length
-      ? html`<ol class="lines" tabindex="0" aria-label="Log lines, the newest first">${list.map((line) => html`<li class=${line.level}><time class="num">${line.timestamp.slice(11, 23)}</time><b>${line.event}</b>${rest(line)}${line.trace_id && html`<button type="button" class="plain" onClick=${() => openTrace(line.trace_id)} aria-label="Trace ${line.trace_id}">trace</button>`}</li>`)}</ol>`
-      : html`<p class="empty">${list ? "No line like that among the last thousand." : "Asking for the log."}</p>`}</div>`;
+    ${
+      list?.length
+        ? html`<ol class="lines" tabindex="0" aria-label="Log lines, the newest first">${list.map(
+            (line) => html`<li class=${line.level}>
+        <time class="num">${line.timestamp.slice(11, 23)}</time>
+        <b>${line.event}</b>${rest(line)}${
+          line.trace_id &&
+          html`<button type="button" class="plain" onClick=${() => openTrace(line.trace_id)}
+        aria-label="Trace ${line.trace_id}">trace</button>`
+        }</li>`,
+          )}</ol>`
+        : html`<p class="empty">${list ? "No line like that among the last thousand." : "Asking for the log."}</p>`
+    }</div>`;
 }

@@ -17,15 +17,22 @@ function told(event) {
     const by = { api: "", file: " by the config file", duration: ": its time is over" }[event.by];
     return html`<span class="fault"><b>${event.fault}</b> ${event.enabled ? "switched on" : "switched off"}${by}</span>`;
   }
-  if (name === "service.moved") return html`<span class=${TONES[event.state]}>${event.service} <b>${event.state}</b>${event.reason ? `: ${event.reason}` : ""}</span>`;
+  if (name === "service.moved")
+    return html`<span
+    class=${TONES[event.state]}>${event.service} <b>${event.state}</b>${event.reason ? `: ${event.reason}` : ""}</span>`;
   return html`<span class="warn"><b>The config file has changes that wait for a restart.</b></span>`;
 }
 
 export function Story() {
   const { story } = useStore();
   return html`<section class="card story" aria-labelledby="story-title"><h2 id="story-title">What happened</h2>
-    ${story.length
-      ? html`<ol tabindex="0" aria-label="What happened, the latest first">${story.map((event) => html`<li><time class="num">${time(event.at)}</time>${told(event)}</li>`)}</ol>`
-      : html`<p class="empty small">Nothing yet. What breaks, opens and heals is told here, with its reason.</p>`}
+    ${
+      story.length
+        ? html`<ol tabindex="0" aria-label="What happened, the latest first">${story.map(
+            (event) => html`<li>
+        <time class="num">${time(event.at)}</time>${told(event)}</li>`,
+          )}</ol>`
+        : html`<p class="empty small">Nothing yet. What breaks, opens and heals is told here, with its reason.</p>`
+    }
   </section>`;
 }

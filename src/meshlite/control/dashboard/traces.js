@@ -50,21 +50,41 @@ export function Traces() {
     return () => poll(null);
   }, [...FILTERS.map((key) => traces[key]), !!open]);
   const change = (patch) => set({ traces: { ...state.traces, ...patch, list: null, open: null } });
-  const select = (key, label, choices) => html`<label>${label} <select value=${traces[key]} onChange=${(event) => change({ [key]: event.target.value })}>${choices.map(([value, text]) => html`<option value=${value} selected=${traces[key] === value}>${text}</option>`)}</select></label>`;
+  const select = (key, label, choices) => html`<label>${label} <select value=${traces[key]}
+    onChange=${(event) => change({ [key]: event.target.value })}>${choices.map(([value, text]) => html`<option value=${value} selected=${traces[key] === value}>${text}</option>`)}</select></label>`;
   const faults = [...new Set([...overview.faults.map((each) => each.name), traces.fault])].filter(Boolean);
   const shown = open ?? (list?.length ? list[0] : null);
   return html`<div class="row filters">
-      ${select("order", "Which", [["latest", "the latest"], ["slowest", "the slowest"]])}
+      ${select("order", "Which", [
+        ["latest", "the latest"],
+        ["slowest", "the slowest"],
+      ])}
       ${select("service", "Through", [["", "any service"], ...["users", "orders", "inventory"].map((each) => [each, each])])}
-      ${select("outcome", "Outcome", [["", "any"], ["ok", "ok"], ["degraded", "degraded"], ["failed", "failed"]])}
+      ${select("outcome", "Outcome", [
+        ["", "any"],
+        ["ok", "ok"],
+        ["degraded", "degraded"],
+        ["failed", "failed"],
+      ])}
       ${select("fault", "Fault", [["", "any, or none"], ...faults.map((each) => [each, each])])}
-      ${traces.since && html`<span class="moment small num">around ${new Date((Date.parse(traces.since) + Date.parse(traces.until)) / 2).toLocaleTimeString([], { hour12: false })}
-        <button type="button" class="button small" onClick=${() => change({ since: "", until: "" })}>Any time</button></span>`}
+      ${
+        traces.since &&
+        html`<span class="moment small num">around ${new Date((Date.parse(traces.since) + Date.parse(traces.until)) / 2).toLocaleTimeString([], { hour12: false })}
+        <button type="button" class="button small" onClick=${() => change({ since: "", until: "" })}>Any time</button></span>`
+      }
       <span class="space" /><button type="button" class="button small" onClick=${() => change({})}>Ask again</button>
     </div>
     ${list === null && html`<p class="empty">Asking for traces.</p>`}
-    ${list?.length === 0 && html`<p class="empty">${FILTERS.slice(1).some((key) => traces[key]) ? "No trace like that is kept." : "No traces yet. Send traffic, and each request can be followed here from service to service."}</p>`}
-    ${(open || list?.length > 0) && html`<div class="two traces"><${List} list=${list ?? []} shown=${shown} /><${Waterfall} trace=${shown} key=${shown.trace_id} /></div>`}`;
+    ${
+      list?.length === 0 &&
+      html`<p
+      class="empty">${FILTERS.slice(1).some((key) => traces[key]) ? "No trace like that is kept." : "No traces yet. Send traffic, and each request can be followed here from service to service."}</p>`
+    }
+    ${
+      (open || list?.length > 0) &&
+      html`<div class="two traces"><${List} list=${list ?? []} shown=${shown} />
+      <${Waterfall} trace=${shown} key=${shown.trace_id} /></div>`
+    }`;
 }
 
 function List({ list, shown }) {

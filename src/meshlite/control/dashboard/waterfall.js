@@ -29,7 +29,9 @@ function said(span) {
   const { kind, outcome: came, attributes: of } = span;
   const parts = [];
   if (refused(span)) {
-    parts.push(`not sent: ${outcome(of.refused).word}${of.breaker && of.breaker !== "closed" ? ` (${STATES[of.breaker]?.word ?? of.breaker})` : ""}`);
+    parts.push(
+      `not sent: ${outcome(of.refused).word}${of.breaker && of.breaker !== "closed" ? ` (${STATES[of.breaker]?.word ?? of.breaker})` : ""}`,
+    );
   } else if (came !== "ok") parts.push(kind === "server" && came.startsWith("http") ? String(of.status) : outcome(came).word);
   else if (kind === "server" && of.status) parts.push(String(of.status));
   if (of.waited_ms) parts.push(`waited ${ms(of.waited_ms)} for the bulkhead`);
@@ -61,19 +63,30 @@ export function Waterfall({ trace }) {
   const whole = Math.max(trace.ms, ...trace.spans.map((span) => span.start_ms + span.ms), 0.001);
   const share = (value) => `${((100 * value) / whole).toFixed(2)}%`;
   return html`<div class="waterfall" aria-labelledby="trace-title">
-    <div class="row"><h3 id="trace-title">${trace.method} ${trace.route} <span class=${trace.outcome === "ok" ? "good" : trace.outcome === "degraded" ? "warn" : "bad"}>${trace.outcome}</span></h3><span class="space" /><span class="num small">${ms(trace.ms)}</span></div>
+    <div class="row"><h3 id="trace-title">${trace.method} ${trace.route} <span
+      class=${trace.outcome === "ok" ? "good" : trace.outcome === "degraded" ? "warn" : "bad"}>${trace.outcome}</span></h3><span class="space" />
+      <span class="num small">${ms(trace.ms)}</span></div>
     <p class="small">asked of <b>${trace.service}</b> by ${trace.caller}, ${new Date(trace.started_at).toLocaleTimeString([], { hour12: false })} · trace <code>${trace.trace_id}</code>${trace.dropped_spans ? ` · ${trace.dropped_spans} spans were too many` : ""}</p>
     <div class="scale num small" aria-hidden="true"><span>0</span><span>${ms(whole / 2)}</span><span>${ms(whole)}</span></div>
-    <ol class="spans">${rows.map(([span, depth]) => html`<li class=${tone(span)} key=${span.span_id}>
-      <div class="label" style=${{ paddingLeft: `${Math.min(depth, 6) * 12}px` }}><b>${name(span)}</b> <i>${KINDS[span.kind] === "attempt" ? "" : KINDS[span.kind]}</i></div>
+    <ol class="spans">${rows.map(
+      ([span, depth]) => html`<li class=${tone(span)} key=${span.span_id}>
+      <div class="label" style=${{ paddingLeft: `${Math.min(depth, 6) * 12}px` }}>
+        <b>${name(span)}</b> <i>${KINDS[span.kind] === "attempt" ? "" : KINDS[span.kind]}</i></div>
       <div class="track" aria-hidden="true">
-        ${span.attributes.backoff_ms > 0 && html`<i class="wait" style=${{ left: share(Math.max(0, span.start_ms - span.attributes.backoff_ms)), width: share(Math.min(span.attributes.backoff_ms, span.start_ms)) }} />`}
+        ${
+          span.attributes.backoff_ms > 0 &&
+          html`<i class="wait"
+          style=${{ left: share(Math.max(0, span.start_ms - span.attributes.backoff_ms)), width: share(Math.min(span.attributes.backoff_ms, span.start_ms)) }} />`
+        }
         ${span.attributes.waited_ms > 0 && html`<i class="wait" style=${{ left: share(span.start_ms), width: share(span.attributes.waited_ms) }} />`}
-        ${refused(span)
-          ? html`<i class="cross" style=${{ left: share(span.start_ms) }}>✕</i>`
-          : html`<i class="span" style=${{ left: share(span.start_ms), width: `max(2px, ${share(span.ms)})` }} />`}
+        ${
+          refused(span)
+            ? html`<i class="cross" style=${{ left: share(span.start_ms) }}>✕</i>`
+            : html`<i class="span" style=${{ left: share(span.start_ms), width: `max(2px, ${share(span.ms)})` }} />`
+        }
       </div>
       <div class="said small"><span class="num">${refused(span) ? "" : ms(span.ms)}</span> ${said(span)}</div>
-    </li>`)}</ol>
+    </li>`,
+    )}</ol>
   </div>`;
 }
