@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from multidict import CIMultiDict
 
 from meshlite import propagation
 from meshlite.spans import parse_traceparent
@@ -11,16 +12,20 @@ IDS = ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331")
 TRACE = "00-" + "-".join(IDS) + "-01"
 
 
+def read(*headers: tuple[str, str], now: float = 0.0) -> propagation.Inbound:
+    return propagation.read(CIMultiDict(headers), now)
+
+
 def test_without_headers_there_is_an_id_a_trace_and_no_deadline() -> None:
     """A stranger's request gets an id of its own, and begins a trace that is sampled."""
-    one, two = propagation.read({}, 0.0), propagation.read({}, 0.0)
+    one, two = read(), read()
     assert len({one.request_id, two.request_id, one.span_id, two.span_id, one.trace_id[:16], two.trace_id[16:]}) == 6
     assert (len(one.trace_id), len(one.span_id), one.parent_id, one.sampled) == (32, 16, None, True)
     assert (one.caller, one.attempt, one.deadline) == ("external", 1, None)
 
 
 @pytest.mark.parametrize(
-    ("traceparent", "read"),
+    ("traceparent", "ids"),
     [
         (TRACE, (*IDS, True)),
         (TRACE[:-2] + "00", (*IDS, False)),
@@ -42,15 +47,15 @@ def test_without_headers_there_is_an_id_a_trace_and_no_deadline() -> None:
         (TRACE.replace("7", "\u0667"), None),
     ],
 )
-def test_a_traceparent_is_read_as_w3c_says(traceparent: str, read: object) -> None:
+def test_a_traceparent_is_read_as_w3c_says(traceparent: str, ids: object) -> None:
     """Version 00 to the letter, of later ones the first four fields, ff never; the last flag is that of sampling."""
-    assert parse_traceparent(traceparent) == read
-    inbound = propagation.read({"Traceparent": traceparent, "Tracestate": "a=b"}, 0.0)
-    if read is None:
+    assert parse_traceparent(traceparent) == ids
+    inbound = read(("Traceparent", traceparent), ("Tracestate", "a=b"))
+    if ids is None:
         assert (inbound.parent_id, inbound.sampled, inbound.tracestate) == (None, True, None)
         assert inbound.trace_id != IDS[0]
     else:
-        assert (inbound.trace_id, inbound.parent_id, inbound.sampled) == read
+        assert (inbound.trace_id, inbound.parent_id, inbound.sampled) == ids
         assert inbound.tracestate == "a=b"
         assert inbound.span_id != IDS[1]
 
@@ -87,7 +92,7 @@ def test_of_any_other_text_nothing_is_believed(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "value", "field", "read"),
+    ("header", "value", "field", "found"),
     [
         ("X-Request-Id", "abc-1", "request_id", "abc-1"),
         ("Traceparent", TRACE, "trace_id", IDS[0]),
@@ -103,9 +108,39 @@ def test_of_any_other_text_nothing_is_believed(text: str) -> None:
         ("X-Envoy-Expected-Rq-Timeout-Ms", "9" * 30, "deadline", None),
     ],
 )
-def test_what_is_malformed_counts_as_absent(header: str, value: str, field: str, read: object) -> None:
+def test_what_is_malformed_counts_as_absent(header: str, value: str, field: str, found: object) -> None:
     """Each header is taken if it is what it should be, else left."""
-    assert getattr(propagation.read({header: value}, 100.0), field) == read
+    assert getattr(read((header, value), now=100.0), field) == found
+
+
+@pytest.mark.parametrize(
+    ("lines", "state"),
+    {
+        "one": (["a=1"], "a=1"),
+        "several headers are one list": (["foo=1", "bar=2,baz=3"], "foo=1,bar=2,baz=3"),
+        "white space around members": (["foo=1 \t,\t bar=2"], "foo=1,bar=2"),
+        "empty members are none": (["foo=1,,", ""], "foo=1"),
+        "a tenant": (["0t61rq@rojo=00f067aa 0ba902b7"], "0t61rq@rojo=00f067aa 0ba902b7"),
+        "nothing": (["", " "], None),
+        "no key": (["foo=1,=2"], None),
+        "no value": (["foo="], None),
+        "two signs": (["foo=1=2"], None),
+        "an upper key": (["Foo=1"], None),
+        "no list": (["=,=;;"], None),
+        "too many": (["a=1"] * 33, None),
+        "too long": (["a=" + "x" * 250, "b=" + "x" * 250, "c=" + "x" * 10], None),
+    }.values(),
+)
+def test_tracestate_is_combined_as_w3c_says(lines: list[str], state: str | None) -> None:
+    """All its headers go on as one list; where a member of it is malformed, none goes on."""
+    inbound = read(("Traceparent", TRACE), *(("Tracestate", line) for line in lines))
+    assert (inbound.tracestate, inbound.trace_id) == (state, IDS[0])
+
+
+def test_of_two_traceparents_none_is_believed() -> None:
+    """Whose trace it is nobody can tell."""
+    inbound = read(("Traceparent", TRACE), ("Traceparent", TRACE))
+    assert (inbound.parent_id, inbound.trace_id == IDS[0]) == (None, False)
 
 
 @given(
@@ -125,7 +160,7 @@ def test_what_is_malformed_counts_as_absent(header: str, value: str, field: str,
 )
 def test_whatever_comes_in_what_goes_on_is_printable_ascii_on_one_line(headers: dict[str, str]) -> None:
     """No header can break a log line or another header."""
-    inbound = propagation.read(headers, 0.0)
+    inbound = read(*headers.items())
     for text in (
         inbound.request_id,
         inbound.caller,

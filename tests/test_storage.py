@@ -2,12 +2,16 @@
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from meshlite import storage
 from meshlite.errors import StartError, StorageError
+from meshlite.services.orders.store import MIGRATIONS, OrderStore
 from meshlite.storage import Database
 
 SCHEMA = ["CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT NOT NULL UNIQUE)"]
@@ -183,6 +187,39 @@ async def test_nothing_read_while_a_commit_is_about_to_begin_is_kept_for_later(t
     await write
     assert database.read("SELECT v FROM t") == [("new",)]
     await database.close()
+
+
+async def test_a_close_that_is_cancelled_closes_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is under way is committed, the thread ends, and whoever closes next waits for that."""
+    database = Database(tmp_path / "t.db", SCHEMA)
+    held, real = threading.Event(), storage._commit
+
+    def late(*given: Any) -> Any:
+        held.wait(5)
+        return real(*given)
+
+    monkeypatch.setattr(storage, "_commit", late)
+    write = asyncio.create_task(database.write(insert("last")))
+    await asyncio.sleep(0)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.02):
+            await database.close()
+    held.set()
+    await database.close()
+    assert await write == 1
+    assert database._executor is not None
+    assert not any(thread.is_alive() for thread in database._executor._threads)
+    with pytest.raises(sqlite3.ProgrammingError):
+        database._reader.execute("SELECT 1")
+
+
+async def test_an_answer_to_a_key_is_read_from_memory_when_it_is_asked_again(tmp_path: Path) -> None:
+    """Whatever the time is: the question is the same."""
+    store = OrderStore(Database(":memory:", MIGRATIONS))
+    for second in range(5):
+        assert store.remembered("key", 1000.0 + second) is None
+    assert len(store.database._known) == 1
+    await store.database.close()
 
 
 async def test_a_write_after_the_close_is_refused_and_a_second_close_is_one(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Traces: every request's way from the first service to the last, and what is kept of it."""
 
 import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import msgspec
 import pytest
 
 from meshlite.control.traces import view
+from meshlite.errors import StorageError
 from meshlite.spans import MAX_SPANS, AttemptSpan, ServerSpan, Trace
 from meshlite.telemetry import traces as rooms
 from meshlite.telemetry.traces import Traces
@@ -228,7 +230,101 @@ async def test_an_attempt_that_the_budget_refused_is_told(start_mesh: StartMesh)
     trace = (await traces(world))[0]
     assert [span["outcome"] for span in of(trace, "attempt")] == ["http_500", "retry_budget"]
     assert [span["attributes"]["number"] for span in of(trace, "attempt")] == [1, 2]
+    assert [span["attributes"].get("backoff_ms") for span in of(trace, "attempt")] == [None, None]
     assert of(trace, "call")[0]["outcome"] == "retry_budget"
+    assert of(trace, "call")[0]["attributes"].get("status") is None
+
+
+@pytest.mark.looptime
+async def test_a_call_that_was_answered_badly_says_with_which_status(start_mesh: StartMesh) -> None:
+    """As its attempt does."""
+    rule = ("service='inventory'", "kind='error'", "status=503", "enabled=true")
+    world = await start_mesh("policy.retry=false", *(f"faults.broken.{key}" for key in rule))
+    await world.get("orders", "/orders")
+    (trace,) = await traces(world)
+    assert [span["attributes"]["status"] for span in (*of(trace, "call"), *of(trace, "attempt"))] == [503, 503]
+
+
+@pytest.mark.looptime
+async def test_what_a_service_does_after_its_restart_is_no_part_of_the_request_for_that(start_mesh: StartMesh) -> None:
+    """Neither that request's trace nor its deadline goes with what the service does on its own account."""
+    world = await start_mesh()
+    headers = {"X-Envoy-Expected-Rq-Timeout-Ms": "1000", "Traceparent": f"00-{TRACE}-{PARENT}-01"}
+    answer = await world.ask("POST", "control", "/api/services/orders/restart", headers=headers)
+    assert answer.status == 200
+    await asyncio.sleep(2)
+    order = (await world.order(("SKU-1", 1))).json["id"]
+    world.mesh.edges["orders", "inventory"].set_mode("forced_open")
+    assert (await world.ask("POST", "orders", f"/orders/{order}/cancel")).status == 202
+    world.mesh.edges["orders", "inventory"].reset()
+    await asyncio.sleep(40)
+    assert (await world.get("orders", f"/orders/{order}")).json["status"] == "cancelled"
+    assert (await world.get("control", f"/api/traces/{TRACE}")).status == 404
+
+
+async def test_a_parent_of_another_trace_is_joined_by_nobody() -> None:
+    """A stranger who guesses the id of a span, but not of its trace, gets into nobody's."""
+    traces = Traces(lambda: 0.0)
+    trace = Trace(traces, TRACE, True, 0.0)
+    traces.set_out(PARENT, trace)
+    assert traces.joined(TRACE, PARENT) is trace
+    assert traces.joined("f" * 32, PARENT) is None
+
+
+REDIRECTS = """
+from aiohttp import web
+
+def create_app(context):
+    async def elsewhere(_):
+        raise web.HTTPFound("/there")
+
+    app = web.Application()
+    app.router.add_get("/here", elsewhere)
+    return app
+"""
+
+
+async def test_a_redirect_that_is_raised_is_an_answer(
+    start_mesh: StartMesh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its place and the request's id; the log and the trace say 302, not that the client went away."""
+    (tmp_path / "elsewhere.py").write_text(REDIRECTS)
+    monkeypatch.syspath_prepend(tmp_path)
+    world = await start_mesh("services.users.app='elsewhere:create_app'")
+    answer = await world.get("users", "/here", allow_redirects=False)
+    assert (answer.status, answer.headers["Location"]) == (302, "/there")
+    assert [line["status"] for line in world.logged("request.completed")] == [302]
+    assert [(trace["status"], trace["outcome"]) for trace in await traces(world)] == [(302, "ok")]
+    assert answer.headers["X-Request-Id"]
+
+
+async def test_a_commit_that_fails_and_one_that_nobody_waits_for_are_told(
+    start_mesh: StartMesh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The span of the write says that the storage was not there; that of who went away says so, and of no commit."""
+    from meshlite import storage
+
+    world = await start_mesh(data=tmp_path / "d")
+    real = storage._commit
+    held = threading.Event()
+
+    def late(*given: Any) -> Any:
+        held.wait(5)
+        return real(*given)
+
+    monkeypatch.setattr(storage, "_commit", late)
+    new = {"name": "N", "email": "n@example.com"}
+    with pytest.raises(TimeoutError):
+        await world.ask("POST", "users", "/users", new, timeout=aiohttp.ClientTimeout(total=0.1))
+    while not (found := await traces(world)):
+        await asyncio.sleep(0.01)
+    (span,) = of(found[0], "storage")
+    assert (span["outcome"], span["attributes"]) == ("cancelled", {})
+    held.set()
+    monkeypatch.setattr(storage, "_commit", lambda _, results: [storage._Failed(StorageError("full")) for _ in results])
+    assert (await world.ask("POST", "users", "/users", new)).status == 503
+    (span,) = of((await traces(world))[0], "storage")
+    assert (span["outcome"], span["attributes"]["jobs"]) == ("storage_unavailable", 1)
 
 
 TELLER = """
@@ -275,12 +371,16 @@ async def test_a_list_is_what_was_asked_for(world: World) -> None:
     assert await traces(world, "?outcome=failed") == []
     assert await traces(world, "?since=2020-01-01T00:00:00Z&until=2100-01-01T00:00:00%2B02:00") == every
     assert await traces(world, "?until=2020-01-01T00:00:00Z") == []
+    assert await traces(world, "?since=2100-01-01T00:00:00Z") == []
     for query in (
         "limit=0",
         "limit=201",
         "order=best",
         "outcome=bad",
         "since=today",
+        "until=0.5",
+        "until=1700000000",
+        "since=2020-13-01T00:00:00Z",
         "since=2020-01-01T00:00:00",
         "a=b",
     ):
@@ -301,6 +401,7 @@ class Kept:
         outcome: str = "ok",
         *,
         fault: str | None = None,
+        method: str = "GET",
         route: str = "/a",
         inner: str = "",
     ) -> str:
@@ -310,7 +411,7 @@ class Kept:
         if inner:
             trace.add(AttemptSpan("1" * 16, span_id, "s", self.now, 0.0, inner, "c", "GET /"))
         trace.struck = fault is not None
-        values = (span_id, None, "s", self.now, seconds, outcome, "GET", route, 200, "r", "external", 1, fault)
+        values = (span_id, None, "s", self.now, seconds, outcome, method, route, 200, "r", "external", 1, fault)
         trace.end(ServerSpan(*values))
         return trace_id
 
@@ -361,8 +462,29 @@ def test_the_slowest_of_each_operation_are_kept_and_go_with_their_time() -> None
             kept.add(route="/b")
         assert (slow[-1] in kept.reasons()) is there
     for number in range(1_000):
+        kept.add(2.0, method=f"M{number}", route="unmatched")
+    assert len(kept.traces._slowest) == 2
+    for number in range(1_000):
         kept.add(2.0, route=f"/{number}")
     assert len(kept.traces._slowest) == rooms.OPERATIONS
+
+
+def test_what_goes_wrong_late_moves_a_trace_and_is_exported() -> None:
+    """A trace whose answer was good, of which a late span was not, is kept as failed; who exports hears of that."""
+    kept = Kept()
+    told: list[int] = []
+    kept.traces.export = lambda _, spans: told.append(len(spans))
+    kept.add()
+    (trace, _) = next(kept.traces.kept())
+    late = AttemptSpan("1" * 16, "2" * 16, "s", 0.0, 0.0, "timeout", "c", "GET /")
+    trace.add(late)
+    for _ in range(rooms.LATEST):
+        kept.add()
+    assert kept.reasons()[trace.trace_id] == "failed"
+    assert told[:2] == [1, 1]
+    for _ in range(MAX_SPANS):
+        trace.add(late)
+    assert (trace.dropped, len(told)) == (1, rooms.LATEST + 1 + MAX_SPANS)
 
 
 @pytest.mark.slow

@@ -13,6 +13,8 @@ PROBES = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs", "/docs/{fil
 """Routes that no fault and no limit ever touches, and that no log line speaks of while they succeed."""
 
 READINESS = "/readyz"
+UNMATCHED = "unmatched"
+"""The route of a request for which there is none."""
 
 Sink = Callable[["Fact"], None]
 

@@ -5,8 +5,8 @@ takes it along. Header names are Envoy's and W3C's, so that what stands before o
 """
 
 import re
-from collections.abc import Mapping
 from contextvars import ContextVar
+from typing import Protocol
 
 from msgspec import Struct
 
@@ -25,8 +25,20 @@ SERVER = "meshlite"
 
 _ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}", re.ASCII)
 _CALLER = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
-_TRACESTATE = re.compile(r"[\x20-\x7e]{1,512}", re.ASCII)
+_MEMBER = re.compile(
+    r"[a-z0-9][a-z0-9_*/@-]{0,255}=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]", re.ASCII
+)
+_MEMBERS = 32
+_LONGEST_STATE = 512
 _NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
+
+
+class Headers(Protocol):
+    """Those of a request: a name may come more than once."""
+
+    def get(self, key: str, /) -> str | None: ...
+
+    def getall(self, key: str, /) -> list[str]: ...
 
 
 class Inbound(Struct):
@@ -63,7 +75,7 @@ def new_id() -> str:
     return new_span_id()
 
 
-def read(headers: Mapping[str, str], now: float) -> Inbound:
+def read(headers: Headers, now: float) -> Inbound:
     """What `headers` say. What is malformed counts as absent: nothing a stranger sends reaches a log unchecked."""
     ids = new_ids()
     request_id = headers.get(REQUEST_ID)
@@ -74,10 +86,10 @@ def read(headers: Mapping[str, str], now: float) -> Inbound:
         caller = "external"
     trace_id, parent_id, sampled, tracestate = ids[32:], None, True, None
     traceparent = headers.get(TRACEPARENT)
-    if traceparent is not None and (came := parse_traceparent(traceparent)) is not None:
+    if traceparent is not None and (came := parse_traceparent(traceparent)) and len(headers.getall(TRACEPARENT)) == 1:
         trace_id, parent_id, sampled = came
-        if (tracestate := headers.get(TRACESTATE)) is not None and not _TRACESTATE.fullmatch(tracestate):
-            tracestate = None
+        if headers.get(TRACESTATE) is not None:
+            tracestate = _combined(headers.getall(TRACESTATE))
     attempt = headers.get(ATTEMPT)
     left = headers.get(TIME_LEFT_MS)
     return Inbound(
@@ -91,3 +103,12 @@ def read(headers: Mapping[str, str], now: float) -> Inbound:
         tracestate=tracestate,
         deadline=now + int(left) / 1000 if left is not None and _NUMBER.fullmatch(left) else None,
     )
+
+
+def _combined(lines: list[str]) -> str | None:
+    """The members of all `tracestate` headers in one; None where any of them is malformed, or there are too many."""
+    members = [member for line in lines for part in line.split(",") if (member := part.strip(" \t"))]
+    state = ",".join(members)
+    if not members or len(members) > _MEMBERS or len(state) > _LONGEST_STATE:
+        return None
+    return state if all(_MEMBER.fullmatch(member) for member in members) else None

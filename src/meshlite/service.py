@@ -5,6 +5,7 @@ starting ⟶ failed ⟶ starting …                            `reason` says wh
 """
 
 import asyncio
+import contextvars
 import importlib
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -141,7 +142,8 @@ class Service:
         await self._command(self._kill())
 
     async def _command(self, work: Coroutine[Any, Any, None], *more: set[asyncio.Task[None]]) -> None:
-        task = asyncio.create_task(work, name=f"{self.name}-command")
+        # in a context of its own: what it starts goes on, and is no part of the request that asked for it
+        task = asyncio.create_task(work, name=f"{self.name}-command", context=contextvars.Context())
         for kept in (self._commands, *more):
             kept.add(task)
             task.add_done_callback(kept.discard)

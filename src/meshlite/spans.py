@@ -129,10 +129,10 @@ class AttemptSpan(Span, gc=False):
 
 
 class StorageSpan(Span, gc=False):
-    """The wait for a durable write; `jobs` shared its commit."""
+    """The wait for a durable write; `jobs` shared its commit, None where nobody waited for it to the end."""
 
     kind: ClassVar[str] = "storage"
-    jobs: int = 1
+    jobs: int | None = 1
     rolled_back: bool = False
 
     @property
@@ -166,10 +166,10 @@ class Trace(Struct):
         """Take in a span that has ended."""
         if span.outcome != OK:
             self.flawed = True
-        if len(self.spans) < MAX_SPANS:
-            self.spans.append(span)
-        else:
+        if len(self.spans) >= MAX_SPANS:
             self.dropped += 1
+            return
+        self.spans.append(span)
         if self.root is not None:
             self.tracer.late(self, span)
 
@@ -190,9 +190,10 @@ class Tracer:
         self.clock = clock
         self._under_way: dict[str, Trace] = {}
 
-    def joined(self, parent_id: str) -> Trace | None:
-        """The trace of the attempt of that id, while it is under way in this mesh."""
-        return self._under_way.get(parent_id)
+    def joined(self, trace_id: str, parent_id: str) -> Trace | None:
+        """The trace of that id, while the attempt `parent_id` of it is under way in this mesh."""
+        trace = self._under_way.get(parent_id)
+        return trace if trace is not None and trace.trace_id == trace_id else None
 
     def set_out(self, span_id: str, trace: Trace) -> None:
         """An attempt goes to its callee, who may join."""

@@ -54,6 +54,7 @@ class Database:
         self._jobs = 1  # of the last commit
         self._busy = False  # a commit is under way, or about to be
         self._committing: asyncio.Future[Any] | None = None
+        self._closing: asyncio.Task[None] | None = None
         self._known: dict[tuple[Any, ...], list[Any]] = {}
         self._executor: ThreadPoolExecutor | None = None
         with ExitStack() as opened:
@@ -66,7 +67,8 @@ class Database:
                     self._reader.execute("PRAGMA query_only=1")
                     self._writer.execute("PRAGMA busy_timeout=0")  # from here on it runs on the loop
                     self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"writer-{Path(path).stem}")
-            except sqlite3.Error as error:
+                    self._executor.submit(int)  # its thread begins now: later it would be too late not to get one
+            except (sqlite3.Error, RuntimeError) as error:
                 raise StartError(f"cannot use the database {path}: {error}") from error
             self._opened = opened.pop_all()
 
@@ -122,7 +124,7 @@ class Database:
                 start=started,
                 seconds=trace.tracer.clock() - started,
                 outcome=outcome,
-                jobs=self._jobs,
+                jobs=None if outcome == "cancelled" else self._jobs,
                 rolled_back=rolled_back,
             )
             trace.add(span)
@@ -171,19 +173,27 @@ class Database:
         self._tell(len(futures), time.perf_counter() - began)
 
     async def close(self) -> None:
-        """Let what is queued be committed, then close; later writes raise StorageError."""
-        if self._closed:
-            return
+        """Let what is queued be committed, then close; later writes raise StorageError.
+
+        Whoever comes later waits for the same end, and nobody who is cancelled meanwhile cuts it short.
+        """
         self._closed = True
-        while self._busy:
-            if self._committing is not None:
-                await asyncio.wait([self._committing])
-            await asyncio.sleep(0)
-        if self._executor is None:
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(), name="storage-close")
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        try:
+            while self._busy:
+                if self._committing is not None:
+                    await asyncio.wait([self._committing])
+                await asyncio.sleep(0)
+            if self._executor is not None:  # closing writes the log back into the file, and syncs it
+                await self._loop.run_in_executor(self._executor, self._opened.close)
+        finally:
+            if self._executor is not None:
+                self._executor.shutdown(wait=True)
             self._opened.close()
-        else:  # closing writes the log back into the file, and syncs it
-            await self._loop.run_in_executor(self._executor, self._opened.close)
-            self._executor.shutdown(wait=True)
 
 
 def _connect(path: Path | str, patience: float) -> sqlite3.Connection:
@@ -243,7 +253,7 @@ def _begin(connection: sqlite3.Connection) -> None:
     try:
         connection.execute("BEGIN IMMEDIATE")
     except sqlite3.OperationalError as error:
-        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:  # also the kinds of it
             raise _LockedError(str(error)) from error
         raise
 
@@ -267,7 +277,7 @@ def _wait_and_run(connection: sqlite3.Connection, jobs: Sequence[Job[Any]]) -> l
     try:
         return _commit(connection, _run(connection, jobs))
     except _LockedError as error:
-        return [_Failed(StorageError(str(error)))] * len(jobs)
+        return [_Failed(StorageError(str(error))) for _ in jobs]
     finally:
         connection.execute("PRAGMA busy_timeout=0")
 

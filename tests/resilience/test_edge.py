@@ -8,6 +8,7 @@ from email.utils import formatdate
 
 import pytest
 from msgspec.structs import replace
+from multidict import CIMultiDict
 
 from meshlite import propagation
 from meshlite.config import BreakerPolicy, BulkheadPolicy
@@ -177,7 +178,7 @@ async def test_the_callers_deadline_shortens_the_call_and_travels_on(edge: MakeE
         "Tracestate": "a=b",
         "X-Envoy-Expected-Rq-Timeout-Ms": "400",
     }
-    token = propagation.current.set(propagation.read(headers, now))
+    token = propagation.current.set(propagation.read(CIMultiDict(headers), now))
     try:
         await edge().get("/x")
         callee.script = [slow(60)]
@@ -252,6 +253,30 @@ async def test_no_call_leaves_work_to_the_garbage_collector(
         await calls(20)
         callee.requests.clear()
         assert gc.collect() < 20
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("gives_up", [False, True])
+@pytest.mark.looptime
+async def test_no_retry_leaves_work_to_the_garbage_collector(edge: MakeEdge, callee: Callee, gives_up: bool) -> None:
+    """Neither where the second attempt succeeds, nor where the caller goes away while it waits for that."""
+    one = edge(retry=replace(RETRY, base_delay=8.0, max_delay=8.0), timeout=20.0)
+
+    async def calls(count: int) -> None:
+        for _ in range(count):
+            callee.script = [status(503), ok]
+            with suppress(TimeoutError):
+                await asyncio.wait_for(one.get("/x"), 0.001 if gives_up else None)
+
+    await calls(3)
+    callee.requests.clear()
+    gc.collect()
+    gc.disable()
+    try:
+        await calls(20)
+        callee.requests.clear()
+        assert gc.collect() < 100
     finally:
         gc.enable()
 

@@ -139,6 +139,8 @@ class Call(RetryOptionsBase):
         if left is not None and self.backoff >= left:
             return False
         self.over_budget = not self._retries.budget.withdraw()
+        if self.over_budget:
+            self.backoff = 0.0  # nobody waits
         return not self.over_budget
 
     def get_timeout(self, attempt: int, response: aiohttp.ClientResponse | None = None) -> float:

@@ -167,7 +167,8 @@ class Edge:
             data = msgspec.json.encode(json)
             sent_headers["Content-Type"] = "application/json"
         trace, span = self._begun(inbound, started, f"{method} {route or path}")
-        span.url = url = self._url + path
+        url = self._url + path
+        span.url = url.partition("?")[0]
         call = Call(self._retries, self.clock, deadline, repeatable, trace, span)
         calls.current.set(call)
         self._retries.budget.deposit()
@@ -188,18 +189,20 @@ class Edge:
             span.retry_after = raised.retry_after
             if isinstance(raised, CallRefused):
                 call.refused(raised)
+            elif isinstance(raised, CalleeFailed):
+                span.status = raised.status
             try:
                 if raised is error:
                     raise
                 raise raised from error
             finally:  # an error that its own frames refer to would be left to the garbage collector, many at once
-                call.failure = None
                 del raised
         else:
             outcome = reason = OK
             span.status = response.status
             return response
         finally:
+            call.failure = None  # for the same reason
             seconds = self.clock() - started
             self._bus.publish(CallCompleted(self.caller, self.callee, outcome, call.made, seconds))
             call.ended(reason, seconds)

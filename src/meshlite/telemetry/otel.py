@@ -29,6 +29,7 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
+from meshlite.events import UNMATCHED
 from meshlite.spans import OK, AttemptSpan, CallSpan, ServerSpan, Span, StorageSpan, Trace
 
 PATIENCE = 3.0
@@ -145,7 +146,7 @@ def _server(span: ServerSpan) -> tuple[str, SpanKind, Attributes]:
     }
     if span.outcome != "cancelled":  # then nothing was sent
         attributes["http.response.status_code"] = span.status
-    if span.route != "unmatched":
+    if span.route != UNMATCHED:
         attributes["http.route"] = span.route
         method = f"{method} {span.route}"
     if span.attempt > 1:
@@ -203,8 +204,9 @@ def _storage(span: StorageSpan) -> tuple[str, SpanKind, Attributes]:
         "db.system.name": "sqlite",
         "db.namespace": span.service,
         "db.operation.name": "COMMIT",
-        "meshlite.jobs": span.jobs,
     }
+    if span.jobs is not None:
+        attributes["meshlite.jobs"] = span.jobs
     if span.rolled_back:
         attributes["meshlite.rolled_back"] = True
     _failed(attributes, span)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from heapq import heappush, heappushpop
 from typing import Literal
 
+from meshlite.events import UNMATCHED
 from meshlite.spans import OK, CallSpan, ServerSpan, Span, Trace, Tracer
 
 LATEST = 300
@@ -50,7 +51,7 @@ def protocol(environ: Mapping[str, str]) -> str:
 
 
 class Traces(Tracer):
-    """The traces of one mesh. `export`, where it is set, is told of every span of every trace, once."""
+    """The traces of one mesh. `export`, where it is set, is told of every span that a trace keeps, once."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         super().__init__(clock)
@@ -86,7 +87,7 @@ class Traces(Tracer):
 
     def _first(self, key: tuple[str, str, str]) -> "_Slowest":
         slowest = _Slowest()
-        if len(self._slowest) < OPERATIONS:
+        if len(self._slowest) < OPERATIONS and key[2] != UNMATCHED:  # a stranger's words are no operation
             self._slowest[key] = slowest
         return slowest
 

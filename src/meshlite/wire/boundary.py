@@ -16,7 +16,7 @@ from aiohttp.typedefs import Middleware
 from meshlite import propagation
 from meshlite.config import AdmissionPolicy
 from meshlite.errors import BulkheadFullError, CallError, StorageError
-from meshlite.events import PROBES, READINESS, Bus, RequestCompleted
+from meshlite.events import PROBES, READINESS, UNMATCHED, Bus, RequestCompleted
 from meshlite.faults import HEADER, Faults, strike
 from meshlite.harm import harm
 from meshlite.resilience.bulkhead import Bulkhead
@@ -78,6 +78,11 @@ def _told(
         degraded,
         request.raw_path[:LONGEST],
     )
+
+
+def _raised(answer: web.HTTPException) -> web.Response:
+    """The same answer, of what was raised rather than returned: a redirect, say."""
+    return web.Response(status=answer.status, reason=answer.reason, headers=answer.headers, body=answer.body)
 
 
 class Boundary:
@@ -145,9 +150,9 @@ class Boundary:
             inbound = propagation.read(request.headers, started)
             propagation.current.set(inbound)  # each request runs in a task, and so in a context, of its own
             resource = request.match_info.route.resource
-            route = resource.canonical if resource is not None else "unmatched"
+            route = resource.canonical if resource is not None else UNMATCHED
             if tracer is not None and route not in PROBES:
-                joined = None if inbound.parent_id is None else tracer.joined(inbound.parent_id)
+                joined = None if inbound.parent_id is None else tracer.joined(inbound.trace_id, inbound.parent_id)
                 inbound.trace = joined or Trace(tracer, inbound.trace_id, inbound.sampled, started, inbound.tracestate)
                 inbound.service = service
             status, degraded = CLIENT_CLOSED_REQUEST, None
@@ -302,11 +307,9 @@ class Boundary:
                 response = Problem("malformed-request", "the body breaks HTTP's rules").response()
                 response.force_close()
                 return response
-            case web.HTTPException() if error.status >= 400:
-                error.__traceback__ = None  # aiohttp keeps it in the request, and the traceback knows that: a cycle
-                return from_http(error, request).response()
             case web.HTTPException():
-                raise error
+                error.__traceback__ = None  # aiohttp keeps it in the request, and the traceback knows that: a cycle
+                return from_http(error, request).response() if error.status >= 400 else _raised(error)
         self._log.error(
             "request.crashed", service=self.service, route=route, request_id=inbound.request_id, exc_info=error
         )

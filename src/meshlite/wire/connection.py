@@ -9,6 +9,7 @@ from aiohttp.http_exceptions import InvalidHeader, InvalidURLError, LineTooLong
 from aiohttp.web_protocol import _ErrInfo
 
 from meshlite.config import LimitsSection
+from meshlite.events import UNMATCHED
 from meshlite.wire.problems import Problem, from_http
 
 Refuse = Callable[..., web.Response]
@@ -233,7 +234,7 @@ def gate(handler: Handler, limits: LimitsSection, refuse: Refuse) -> Handler:
     """
 
     async def refused(request: web.BaseRequest, problem: Problem) -> web.StreamResponse:
-        response = refuse(problem, request.method, "unmatched")
+        response = refuse(problem, request.method, UNMATCHED)
         response.force_close()
         request._version = HttpVersion11
         return response
@@ -242,7 +243,7 @@ def gate(handler: Handler, limits: LimitsSection, refuse: Refuse) -> Handler:
         try:
             response = await handler(request)
         except web.HTTPException as error:  # aiohttp's, of an `Expect` that it cannot meet: no middleware sees it
-            response = refuse(from_http(error, request), request.method, "unmatched")
+            response = refuse(from_http(error, request), request.method, UNMATCHED)
         if request._message.upgrade:
             response.force_close()
         return response

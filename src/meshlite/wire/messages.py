@@ -5,6 +5,7 @@ import base64
 import functools
 import re
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import msgspec
@@ -135,18 +136,22 @@ def is_list(kind: Any) -> bool:
 
 @functools.cache
 def _names(kind: type[msgspec.Struct]) -> Mapping[str, str]:
-    """What a query's names take: "list", "number" or "text"."""
-    return {
-        field.encode_name: "list" if is_list(field.type) else "number" if _is_int(field.type) else "text"
-        for field in msgspec.structs.fields(kind)
-    }
+    """What a query's names take: "list", "number", "time" or "text"."""
+    return {field.encode_name: _form(field.type) for field in msgspec.structs.fields(kind)}
 
 
-def _is_int(kind: Any) -> bool:
-    return kind is int or any(map(_is_int, get_args(kind)))
+def _form(kind: Any) -> str:
+    if is_list(kind):
+        return "list"
+    return "number" if _holds(kind, int) else "time" if _holds(kind, datetime) else "text"
+
+
+def _holds(kind: Any, wanted: type) -> bool:
+    return kind is wanted or any(_holds(part, wanted) for part in get_args(kind))
 
 
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)", re.ASCII)
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt].+", re.ASCII)
 
 
 def query(request: web.Request, kind: type[T]) -> T:
@@ -167,6 +172,8 @@ def query(request: web.Request, kind: type[T]) -> T:
             wrong.append(Fault((name,), f"given {len(found)} times, expected once"))
         elif form == "number" and not _NUMBER.fullmatch(found[0]):
             wrong.append(Fault((name,), f"expected a whole number, got {found[0]!r:.40}"))
+        elif form == "time" and not _TIME.fullmatch(found[0]):  # msgspec would take seconds since 1970, too
+            wrong.append(Fault((name,), f"expected a time such as 2026-01-31T12:00:00Z, got {found[0]!r:.40}"))
         else:
             values[name] = found[0]
     try:

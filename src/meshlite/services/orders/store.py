@@ -93,11 +93,11 @@ class OrderStore:
 
     def remembered(self, key: str, now: float) -> Remembered | None:
         """What is known of `key` at Unix time `now`."""
-        sql = "SELECT fingerprint, status, body, location FROM idempotency WHERE key = ? AND created_at > ?"
-        rows = self.database.read(sql, (key, now - KEPT))
-        if not rows:
+        sql = "SELECT fingerprint, status, body, location, created_at FROM idempotency WHERE key = ?"
+        rows = self.database.read(sql, (key,))
+        if not rows or rows[0][-1] <= now - KEPT:
             return None
-        fingerprint, status, body, location = rows[0]
+        fingerprint, status, body, location, _ = rows[0]
         return Remembered(fingerprint, None if status is None else Answer(status, body, location))
 
     async def open(self, order_id: str, new: NewOrder, created_at: str, key: Key | None, now: float) -> None:
