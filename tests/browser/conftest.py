@@ -3,6 +3,7 @@
 Run with `pytest -m browser`; needs the extra `dev` and a Chromium on the path.
 """
 
+import json
 import os
 import re
 import shutil
@@ -66,10 +67,12 @@ class Meshlite:
                 process.send_signal(signal.SIGTERM)
             self._process = None
 
-    def ask(self, method: str, path: str) -> bytes:
-        """What the control plane answers."""
-        with urllib.request.urlopen(urllib.request.Request(self.url + path, method=method), timeout=5) as response:
-            return response.read()
+    def ask(self, method: str, path: str, body: object) -> None:
+        """Have the control plane do something."""
+        request = urllib.request.Request(
+            self.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}, method=method
+        )
+        urllib.request.urlopen(request, timeout=5).close()
 
 
 class Watched:

@@ -194,6 +194,30 @@ def test_the_token_is_asked_for_and_stays_in_the_tab(meshlite: StartMeshlite, lo
     assert "s3cret" not in page.url + page.inner_text("body")
 
 
+def test_what_the_mesh_tells_is_text(meshlite: StartMeshlite, look: Open) -> None:
+    """Markup in a fault's keys is shown as it is; nothing of it is run."""
+    mesh = meshlite()
+    page = look(mesh)
+    markup = "<img src=x onerror=alert(1)>"
+    rule = {"service": "users", "kind": "error", "status": 500, "route": markup, "enabled": True}
+    mesh.ask("PUT", "/api/faults/marked", rule)
+    expect(page.locator(".faults li").filter(has_text="marked")).to_contain_text(f"route {markup}")
+    assert page.locator("img[src=x]").count() == 0
+
+
+@pytest.mark.parametrize("tab", ["Faults", "Services and log", "Traces"])
+def test_an_open_page_asks_once_a_second(meshlite: StartMeshlite, look: Open, tab: str) -> None:
+    """Whatever is looked at: one answer a second beside the stream of events."""
+    page = look(meshlite())
+    expect(page.locator("[data-edge]")).to_have_count(3)
+    page.get_by_role("tab", name=tab).click()
+    page.wait_for_timeout(1500)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.wait_for_timeout(6000)
+    assert 4 <= len(asked) <= 7, asked
+
+
 @pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_has_no_serious_accessibility_fault(

@@ -4,7 +4,15 @@ import { get, headers, onAct } from "./api.js";
 import { set, state } from "./store.js";
 
 const KEPT = 600; // seconds of history, as the mesh keeps them
-const NEWS = new Set(["breaker.moved", "service.moved", "fault.switched", "config.applied", "config.deferred"]);
+const NEWS = new Set([
+  "breaker.moved",
+  "service.moved",
+  "fault.switched",
+  "config.applied",
+  "config.deferred",
+  "config.rejected",
+  "loop.blocked",
+]);
 let polls = null; // what the open tab asks for now and then
 let asking = false;
 let again = false;
@@ -38,6 +46,7 @@ export async function refresh() {
   }
 }
 
+const sleep = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
 const clock = () => new Date().toLocaleTimeString();
 
 // A run of the mesh: what we knew of another one is nothing worth.
@@ -113,9 +122,9 @@ function heard(name, data) {
 async function listen() {
   for (let first = true; ; first = false) {
     try {
+      while (state.link === "locked") await sleep(300); // each try would be a line in the mesh's log
       const response = await fetch("/api/events", { headers: headers() });
-      if (response.status === 401) throw Object.assign(new Error("locked"), { status: 401 });
-      if (!response.ok) throw new Error(`answered ${response.status}`);
+      if (!response.ok) throw Object.assign(new Error("no events"), { status: response.status });
       if (!first) set({ history: {} }); // what came meanwhile is in the mesh's own history
       loadHistory(state.chosen.edge).catch(() => {});
       refresh();
@@ -134,8 +143,9 @@ async function listen() {
       }
       throw new Error("the stream ended");
     } catch (error) {
-      set({ link: error.status === 401 ? "locked" : "lost" });
-      await new Promise((done) => setTimeout(done, 1000));
+      if (error.status === 401) set({ link: "locked" });
+      else if (error.status !== 503) set({ link: "lost" }); // 503: there are readers enough, and the overview comes all the same
+      await sleep(1000);
     }
   }
 }
@@ -144,7 +154,7 @@ export function start() {
   onAct(refresh);
   let turn = 0;
   setInterval(() => {
-    if (document.hidden) return; // nobody looks
+    if (document.hidden || state.link === "locked") return; // nobody looks, or may
     turn += 1;
     if (polls && turn % 3 === 0 && state.link === "live") polls();
     else refresh();

@@ -2,7 +2,7 @@
 import { html } from "./preact.js";
 import { choose } from "./live.js";
 import { useStore } from "./store.js";
-import { reason, STATES, time } from "./words.js";
+import { reason, seconds, STATES, time } from "./words.js";
 
 const TONES = { running: "good", starting: "off", draining: "warn", stopped: "bad", failed: "bad" };
 
@@ -20,7 +20,13 @@ function told(event) {
   if (name === "service.moved")
     return html`<span
     class=${TONES[event.state]}>${event.service} <b>${event.state}</b>${event.reason ? `: ${event.reason}` : ""}</span>`;
-  return html`<span class="warn"><b>The config file has changes that wait for a restart.</b></span>`;
+  if (name === "config.rejected") {
+    return html`<span class="bad"><b>The config file is wrong</b>, what was in force stays: ${[event.problems].flat().join("; ")}</span>`;
+  }
+  if (name === "loop.blocked") {
+    return html`<span class="warn">${event.service} <b>held the event loop</b> for ${seconds(event.seconds)}: ${event.place}</span>`;
+  }
+  return html`<span class="warn"><b>The config file has changes that wait for a restart</b>: ${[event.needs_restart].flat().join(", ")}</span>`;
 }
 
 export function Story() {
