@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from email.utils import formatdate
 
@@ -230,6 +231,20 @@ async def test_an_open_breaker_refuses_at_once_and_the_refusal_is_not_repeated(
     assert [outcome for outcome, _ in facts.calls()] == ["error", "error", "circuit_open", "ok"]
 
 
+async def garbage(callee: Callee, calls: Callable[[int], Awaitable[None]]) -> int:
+    """How many objects twenty calls leave to the collector."""
+    await calls(3)
+    callee.requests.clear()
+    gc.collect()
+    gc.disable()
+    try:
+        await calls(20)
+        callee.requests.clear()
+        return gc.collect()
+    finally:
+        gc.enable()
+
+
 @pytest.mark.parametrize(("act", "mode"), [(ok, "auto"), (ok, "forced_open"), (status(500), "disabled")])
 async def test_no_call_leaves_work_to_the_garbage_collector(
     edge: MakeEdge, callee: Callee, act: Act, mode: str
@@ -245,16 +260,7 @@ async def test_no_call_leaves_work_to_the_garbage_collector(
 
     await calls(1)
     one.breakers()[0][1].set_mode(mode)
-    await calls(3)
-    callee.requests.clear()
-    gc.collect()
-    gc.disable()
-    try:
-        await calls(20)
-        callee.requests.clear()
-        assert gc.collect() < 20
-    finally:
-        gc.enable()
+    assert await garbage(callee, calls) < 20
 
 
 @pytest.mark.parametrize("gives_up", [False, True])
@@ -269,16 +275,7 @@ async def test_no_retry_leaves_work_to_the_garbage_collector(edge: MakeEdge, cal
             with suppress(TimeoutError):
                 await asyncio.wait_for(one.get("/x"), 0.001 if gives_up else None)
 
-    await calls(3)
-    callee.requests.clear()
-    gc.collect()
-    gc.disable()
-    try:
-        await calls(20)
-        callee.requests.clear()
-        assert gc.collect() < 100
-    finally:
-        gc.enable()
+    assert await garbage(callee, calls) < 100
 
 
 @pytest.mark.looptime
