@@ -242,3 +242,58 @@ async def test_the_first_ctrl_c_says_what_a_second_one_does(tmp_path: Path) -> N
     await process.communicate()
     assert b"stopping; once more stops at once\r\n" in os.read(master, 65_536)
     os.close(master)
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
+async def test_it_serves_and_stops_where_standard_files_are_closed(tmp_path: Path, closed: tuple[int, ...]) -> None:
+    """As some supervisors start it: the next file opened must not take their numbers."""
+    ports = [text for override in FREE_PORTS for text in ("--set", override)]
+    shut = " ".join(f"{number}>&-" for number in closed)
+    command = f'"$0" -m meshlite "$@" {shut} & echo $!; wait $!; echo "ended $?"'
+    process = await asyncio.create_subprocess_exec(
+        "sh", "-c", command, sys.executable, *ports, cwd=tmp_path,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    number = int(await process.stdout.readline())
+    while not (tmp_path / "data" / "users.db").exists():
+        await asyncio.sleep(0.05)
+    await asyncio.sleep(0.3)
+    os.kill(number, signal.SIGTERM)
+    out, _ = await asyncio.wait_for(process.communicate(), 20)
+    assert out.endswith(b"ended 0\n"), out
+
+
+async def test_what_cannot_be_printed_is_one_line(tmp_path: Path) -> None:
+    """A full disk behind the standard output: no traceback."""
+    for arguments in (("check",), ("fault", "list")):
+        command = f'"$0" -m meshlite {" ".join(arguments)} >/dev/full'
+        process = await asyncio.create_subprocess_exec(
+            "sh", "-c", command, sys.executable, cwd=tmp_path, stderr=asyncio.subprocess.PIPE
+        )
+        _, complaint = await process.communicate()
+        assert process.returncode in (2, 3)
+        assert complaint.count(b"\n") == 1 and complaint.startswith(b"meshlite: "), complaint
+
+
+async def test_check_tells_of_what_no_start_could_use(tmp_path: Path) -> None:
+    """A service of one's own that is not where it should be, and a data folder that cannot be written to."""
+    (tmp_path / "there").write_text("")
+    settings = ("services.users.app=nope:create", "services.orders.app=os:nope", "mesh.data=there/data")
+    code, _, complaints = await run(tmp_path, "check", *(text for one in settings for text in ("--set", one)))
+    assert code == 2
+    lines = complaints.splitlines()
+    assert [line.split(": ")[1].split(" = ")[0] for line in lines] == [
+        "mesh.data",
+        "cannot load services.users.app",
+        "cannot load services.orders.app",
+    ]
+    (tmp_path / "mine.py").write_text("def create(context): ...")
+    assert (await run(tmp_path, "check", "--set", "services.users.app=mine:create"))[0] == 0
+
+
+async def test_a_name_that_is_missing_is_said(tmp_path: Path) -> None:
+    """Not looked for."""
+    for arguments in (("fault", "enable", ""), ("fault", "set", "", "kind=hang"), ("service", "stop", "")):
+        code, _, complaint = await run(tmp_path, *arguments)
+        assert (code, complaint.splitlines()[-1].endswith("a name is missing")) == (2, True)

@@ -180,6 +180,15 @@ async def test_a_key_with_a_dot_in_it_has_one_name_and_its_own_source(keep: Keep
     assert kept.told(ConfigApplied) == [ConfigApplied(('faults.slow.headers."a.b"',), "file")]
 
 
+async def test_what_is_told_of_a_new_fault_is_what_somebody_said_of_it(keep: Keep) -> None:
+    """Not the keys that every fault has; nor are they when it goes."""
+    kept = keep("")
+    kept.write("[faults.new]\nservice = 'users'\nkind = 'hang'\n")
+    kept.write("")
+    told = ("faults.new.kind", "faults.new.service")
+    assert [fact.changed for fact in kept.told(ConfigApplied)] == [told, told]
+
+
 async def test_each_value_says_where_it_came_from(keep: Keep) -> None:
     """The highest of default, file, flag and api that speaks of it; an edge without a word of its own as its policy."""
     kept = keep(SLOW + "[policy]\nattempt_timeout = 0.5\n", "faults.slow.probability=0.1", "mesh.seed=4")

@@ -22,7 +22,7 @@ from meshlite.cli import main
 from meshlite.config import load
 from meshlite.remote import Api
 from meshlite.terminal import Paint
-from meshlite.views import edges, faults, status
+from meshlite.views import PROGRAM, edges, faults, status
 from tests.fake_control import OPEN, POLICY, FakeControl, breaker, edge, fault, problem, service
 
 Run = Callable[..., tuple[int, str, str]]
@@ -74,7 +74,8 @@ faults
 EDGE = """\
 orders→inventory  open
   timeout   0.6 s for the call, 0.25 s for an attempt
-  retry     2 tries in all, at most 0.25 s apart, budget 0.2 retries a request
+  retry     2 tries in all, at most 0.25 s apart, budget 0.2 retries a request,
+            and 3 a second
   bulkhead  100 at once, 0 may wait
   breaker   opens after 3 failures in a row, probes after 5 s (1 at a time),
             closes after 2 successes; one per edge
@@ -130,15 +131,22 @@ def test_what_is_down_is_explained(fake: FakeControl) -> None:
     fake.state["services"][1] |= {"state": "failed", "reason": "OSError: the disk is full"}
     lines = status(fake.state, Paint())
     assert lines[4] == "    OSError: the disk is full"
-    assert "  bring back what is down: python -m meshlite service start orders" in lines
+    assert f"  bring back what is down: {PROGRAM} service start orders" in lines
+
+
+def test_who_runs_but_is_not_ready_is_said(fake: FakeControl) -> None:
+    """As its readiness says it, in the place of the state."""
+    fake.state["services"][1] |= {"ready": False}
+    (line,) = [line for line in status(fake.state, Paint()) if line.startswith("  orders ")]
+    assert line.split()[1:3] == ["not", "ready"]
 
 
 @pytest.mark.parametrize(
     ("known", "said"),
     [
-        ([], "no fault is known; try: python -m meshlite fault set slow-users"),
-        ([fault("x")], "no fault is on; try: python -m meshlite fault enable x"),
-        ([fault("x"), fault("slow-inventory")], "no fault is on; try: python -m meshlite fault enable slow-inventory"),
+        ([], f"no fault is known; try: {PROGRAM} fault set slow-users"),
+        ([fault("x")], f"no fault is on; try: {PROGRAM} fault enable x"),
+        ([fault("x"), fault("slow-inventory")], f"no fault is on; try: {PROGRAM} fault enable slow-inventory"),
     ],
 )
 def test_nothing_on_is_no_empty_table(run: Run, fake: FakeControl, known: list[Any], said: str) -> None:
@@ -398,7 +406,7 @@ def test_an_unknown_fault_is_made(run: Run, fake: FakeControl) -> None:
     assert code == 0
     body = {"service": "inventory", "kind": "delay", "seconds": 5}
     assert fake.asked == [("PATCH", "/api/faults/x", body), ("PUT", "/api/faults/x", body)]
-    assert out.splitlines()[-1] == "it is off; switch it on: python -m meshlite fault enable x"
+    assert out.splitlines()[-1] == f"it is off; switch it on: {PROGRAM} fault enable x"
 
 
 def test_clear_switches_off_what_is_on(run: Run, fake: FakeControl) -> None:
@@ -576,7 +584,7 @@ def test_nothing_there_is_exit_3(capsys: pytest.CaptureFixture[str]) -> None:
         assert capsys.readouterr() == (
             "",
             f"meshlite: nothing answers at http://127.0.0.1:{port}: connection refused; "
-            "is the mesh running? start it with python -m meshlite\n",
+            f"is the mesh running? start it with {PROGRAM}\n",
         )
 
 

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -44,11 +44,14 @@ _VALUES = """\
 VALUE is TOML or JSON, or else a text as it stands: true, 2.5, users, ["ok", "error"], {"503": 3}.
 A route, a method, a body and a header are texts whatever they look like. KEY= takes a key back.
 """
+_OTEL = "opentelemetry-sdk opentelemetry-exporter-otlp-proto-http"
+"""What the extra `otel` holds."""
 _Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit code is one of those that `--help` lists."""
+    _open_standard_files()
     parser = _parser()
     options = parser.parse_args(arguments)
     for name in ("json", "watch"):
@@ -61,9 +64,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _complain(problem)
     except StartError as error:
         _complain(str(error))
+    except _UnwritableError as error:
+        _complain(str(error))
     except KeyboardInterrupt:
         return 0 if options.watch else 128 + signal.SIGINT
     return USER_ERROR
+
+
+class _UnwritableError(Exception):
+    """Nothing can be written to the standard output."""
+
+
+def _say(text: str) -> None:
+    """Write `text` to the standard output, whole. Raises _UnwritableError."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where Python's own flush at the end goes
+        raise _UnwritableError(f"cannot write to the standard output: {error.strerror}") from error
+
+
+def _open_standard_files() -> None:
+    """Open those of 0, 1 and 2 that are closed: the next file would get their numbers, and the loop trips over that."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+
+
+def _name(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("a name is missing")
+    return text
 
 
 def _complain(line: str) -> None:
@@ -124,7 +160,7 @@ def _add_faults(faults: _Commands, *ask: str) -> None:
     _add_names(_add_command(faults, "list", _remote("fault list"), "all of them, on or off, or those named", *ask), "*")
     put = _add_command(faults, "set", _remote("fault set"), "change a fault's keys, or make a new fault of them", *ask)
     put.epilog, put.formatter_class = _VALUES, argparse.RawDescriptionHelpFormatter
-    put.add_argument("name", metavar="NAME")
+    put.add_argument("name", metavar="NAME", type=_name)
     put.add_argument("pairs", metavar="KEY=VALUE", nargs="+", help="service=users kind=delay seconds=2 enabled=true")
     for action, words, number in (
         ("enable", "switch on the faults named", "+"),
@@ -136,7 +172,7 @@ def _add_faults(faults: _Commands, *ask: str) -> None:
 
 
 def _add_names(parser: argparse.ArgumentParser, number: str) -> None:
-    parser.add_argument("names", metavar="NAME", nargs=number)
+    parser.add_argument("names", metavar="NAME", nargs=number, type=_name)
 
 
 def _add_group(commands: _Commands, name: str, words: str) -> _Commands:
@@ -198,10 +234,31 @@ def _remote(name: str) -> Callable[[argparse.Namespace], int]:
 
 def _check(options: argparse.Namespace) -> int:
     config = _load(options)
-    for warning in lint(config):
-        sys.stdout.write(f"warning: {warning}\n")
-    sys.stdout.write(f"{config.path or 'built-in defaults'}: ok\n")
+    if problems := [*_unusable(config), *_unloadable(config)]:
+        raise ConfigError(problems)
+    warnings = "".join(f"warning: {warning}\n" for warning in lint(config))
+    _say(f"{warnings}{config.path or 'built-in defaults'}: ok\n")
     return 0
+
+
+def _unusable(config: Config) -> Iterator[str]:
+    """Why its data folder cannot be used, if one can tell without making it."""
+    if config.data is not None:
+        there = next(path for path in (config.data, *config.data.parents) if path.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            yield f"mesh.data: {config.data} cannot be written to; choose another folder"
+
+
+def _unloadable(config: Config) -> Iterator[str]:
+    """Which services of one's own are not where they should be."""
+    for name, settings in config.services.items():
+        if settings.app != f"meshlite.services.{name}:create_app":
+            from meshlite.service import factory  # noqa: PLC0415  it brings aiohttp
+
+            try:
+                factory(settings.app, f"services.{name}.app")
+            except StartError as error:
+                yield str(error)
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -265,8 +322,10 @@ async def _run(config: Config, options: argparse.Namespace) -> int:
             gc.collect()
             gc.freeze()  # what stands now stays: look at it no more, and at what is new less often
             gc.set_threshold(_GC_YOUNG)
-            sys.stdout.write(_banner(mesh.urls, mesh.control_url, config))
-            sys.stdout.flush()
+            try:
+                _say(_banner(mesh.urls, mesh.control_url, config))
+            except _UnwritableError as error:  # it serves all the same
+                _complain(str(error))
             await stopping.wait()
         return 0
     finally:
@@ -291,7 +350,7 @@ def _exporter(log: "FilteringBoundLogger") -> "Exporter | None":
 
             return otel.start(__version__, os.environ)
         except ImportError as error:
-            problem = f"OTEL_* asks for it, and {error.name} is not installed: pip install 'meshlite[otel]'"
+            problem = f"OTEL_* asks for it, and {error.name} is not installed: pip install {_OTEL}"
         except ValueError as error:  # of the SDK, for a variable
             problem = str(error)
     log.warning("traces.not_exported", problem=problem)

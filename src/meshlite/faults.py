@@ -129,12 +129,12 @@ class Faults:
 
 
 def _asked_for(header: str, value: str) -> Effect | None:
-    """What one of Envoy's headers asks for: milliseconds, or a status. What is malformed counts as absent."""
+    """What one of Envoy's headers asks for: milliseconds, or an error's status. What is malformed counts as absent."""
     if not (value.isascii() and value.isdigit() and len(value) < 9):
         return None
     if header == DELAY_HEADER:
         return Effect("delay", int(value) / 1000, 0)
-    return Effect("error", 0.0, int(value)) if 200 <= int(value) <= 599 else None
+    return Effect("error", 0.0, int(value)) if 400 <= int(value) <= 599 else None
 
 
 Harm = Callable[[Hit, web.Request, web.StreamResponse | None], Awaitable[web.StreamResponse | None]]

@@ -21,9 +21,19 @@ def dotted(path: Sequence[str]) -> str:
 def diff(old: Config, new: Config) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The keys that differ: those that a running mesh takes up at once, and those that wait for a restart."""
     before, after = dict(_values(old)), dict(_values(new))
-    changed = sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
+    came, went = ([path for path in some if path not in others] for some, others in ((after, before), (before, after)))
+    unsaid = {path for config, some in ((new, came), (old, went)) for path in _unsaid(config, some)}
+    changed = sorted(
+        path for path in before.keys() | after.keys() if before.get(path) != after.get(path) and path not in unsaid
+    )
     hot, late = ([dotted(path) for path in changed if (path[0] in HOT) is taken_up] for taken_up in (True, False))
     return tuple(hot), tuple(late)
+
+
+def _unsaid(config: Config, paths: Sequence[Path]) -> Iterator[Path]:
+    """Those of `paths` that have a value only because everything has one."""
+    merged = config.layers.merged()["faults"] if paths else {}
+    return (path for path in paths if _source(config, path, merged) == "default")
 
 
 def flat(config: Config) -> dict[str, Any]:

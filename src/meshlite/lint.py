@@ -57,8 +57,11 @@ def _cut_short(place: str, policy: EdgePolicy) -> list[str]:
     needed = _attempts(policy) * policy.attempt_timeout
     if needed <= policy.timeout:
         return []
-    asked = f"{_attempts(policy)} attempts of {policy.attempt_timeout} s"
-    return [f"{place}.timeout: {asked} do not fit into {policy.timeout} s: the last ones are cut short"]
+    if _attempts(policy) == 1:
+        asked, cut = f"an attempt of {policy.attempt_timeout} s does", "it is"
+    else:
+        asked, cut = f"{_attempts(policy)} attempts of {policy.attempt_timeout} s do", "the last ones are"
+    return [f"{place}.timeout: {asked} not fit into {policy.timeout} s: {cut} cut short"]
 
 
 def _attempts(policy: EdgePolicy) -> int:

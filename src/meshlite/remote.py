@@ -64,9 +64,12 @@ def run(name: str, config: Config, options: argparse.Namespace) -> int:
     except _Trouble as trouble:
         _complain(trouble.lines)
         return trouble.code
-    except BrokenPipeError:  # whoever read it has seen enough; Python's own flush at the end must not trip over it
+    except OSError as error:  # Python's own flush at the end must not trip over it, too
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        if isinstance(error, BrokenPipeError):  # whoever read it has seen enough
+            return 0
+        _complain([f"cannot write to the standard output: {error.strerror}"])
+        return REFUSED
 
 
 def _complain(lines: Iterable[str]) -> None:

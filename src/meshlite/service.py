@@ -281,11 +281,20 @@ def _line(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
-def _make(target: str, key: str, context: Context) -> web.Application:
-    """The application that `target`, "module:function", makes. Raises StartError that names `key`."""
+def factory(target: str, key: str) -> Callable[[Context], Any]:
+    """What `target`, "module:function", names. Raises StartError that names `key`."""
     module, _, function = target.partition(":")
     try:
-        app = getattr(importlib.import_module(module), function)(context)
+        return getattr(importlib.import_module(module), function)  # type: ignore[no-any-return]
+    except Exception as error:  # a module may be anyone's
+        raise StartError(f"cannot load {key} = {target!r}: {_line(error)}") from error
+
+
+def _make(target: str, key: str, context: Context) -> web.Application:
+    """The application that `target`, "module:function", makes. Raises StartError that names `key`."""
+    make = factory(target, key)
+    try:
+        app = make(context)
     except Exception as error:
         raise StartError(f"cannot load {key} = {target!r}: {_line(error)}") from error
     if not isinstance(app, web.Application):

@@ -3,15 +3,26 @@
 import json
 import math
 import os
+import shutil
 import sys
 import textwrap
 import unicodedata
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 WIDTH = 80
 """Columns where nothing else is known."""
 _NARROWEST, _WIDEST = 40, 120
+
+
+def started_by() -> str:
+    """The Python that runs this, as it can be typed here."""
+    python = Path(sys.executable)
+    found = shutil.which(python.name)
+    if found is not None and Path(found) == python:
+        return python.name
+    return min(str(python), os.path.relpath(python), key=len)
 
 
 def as_text(value: object) -> str:
@@ -95,7 +106,7 @@ def as_limit(value: object) -> str:
 _RED, _GREEN, _YELLOW = "\33[31m", "\33[32m", "\33[33m"
 _STYLES = {
     **dict.fromkeys(("running", "closed"), _GREEN),
-    **dict.fromkeys(("half_open", "draining", "starting", "disabled", "metrics_only", "on"), _YELLOW),
+    **dict.fromkeys(("half_open", "not ready", "draining", "starting", "disabled", "metrics_only", "on"), _YELLOW),
     **dict.fromkeys(("open", "forced_open", "stopped", "failed"), _RED),
     "title": "\33[1m",
     "faint": "\33[2m",
@@ -200,7 +211,8 @@ def table(
             parts.append(gap + styled if head.startswith(">") else styled + gap)
         lines.append(indent + "  ".join(parts).rstrip())
         if number and notes:
-            lines += [cut(f"{indent}  {note}", paint.width) for note in notes[number - 1]]
+            for note in notes[number - 1]:
+                lines += wrapped(note, f"{indent}  ", width=paint.width)
     return lines
 
 

@@ -13,11 +13,13 @@ from meshlite.terminal import (
     as_seconds,
     as_text,
     cut,
+    started_by,
     table,
     wrapped,
 )
 
-PROGRAM = "python -m meshlite"
+PROGRAM = f"{started_by()} -m meshlite"
+"""How this program is started again."""
 Json = dict[str, Any]
 
 
@@ -94,7 +96,8 @@ def _services(services: list[Json], paint: Paint, indent: str) -> list[str]:
     rows, notes = [], []
     for service in services:
         load = as_rate(service.get("rate")), as_percent(service.get("error_rate")), as_ms(service.get("p99_ms"))
-        rows.append([service.get("name"), service.get("state"), service.get("url"), *load])
+        state = "not ready" if service.get("ready") is False and service.get("state") == "running" else None
+        rows.append([service.get("name"), state or service.get("state"), service.get("url"), *load])
         rows[-1].append(as_count(service.get("in_flight")))
         notes.append([as_text(service["reason"])] if service.get("reason") else [])
     heads = ["name", "state", "url", ">req/s", ">errors %", ">p99 ms", ">in flight"]
@@ -163,7 +166,7 @@ def _policy(policy: Json) -> list[tuple[str, str]]:
         (
             "retry",
             f"{as_text(retry.get('attempts'))} tries in all, at most {as_limit(retry.get('max_delay'))} apart, "
-            + ("no budget" if budget is None else f"budget {as_text(budget)} retries a request")
+            + ("no budget" if budget is None else f"budget {as_text(budget)} retries a request, and 3 a second")
             if retry
             else "off",
         ),

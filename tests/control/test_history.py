@@ -65,10 +65,12 @@ async def test_what_cannot_be_is_refused(world: World, query: str) -> None:
     assert (await world.get("control", f"/api/history{query}")).status == 422
 
 
-async def test_an_unknown_name_is_empty(world: World) -> None:
-    """A service or edge of which nothing has been told has nulls and zeros, not an error."""
-    found = await history(world, "?name=nobody")
-    assert found["series"]["nobody"]["rate"] == [0.0] * len(found["times"])
+async def test_what_was_never_asked_is_empty(world: World) -> None:
+    """A service or edge of which nothing has been told has nulls and zeros; one that there is not is an error."""
+    found = await history(world, "?name=inventory")
+    assert found["series"]["inventory"]["rate"] == [0.0] * len(found["times"])
+    unknown = await world.get("control", "/api/history?name=orders-%3Einventory")
+    assert (unknown.status, "orders→inventory" in unknown.json["detail"]) == (422, True)
 
 
 def test_it_has_an_end() -> None:
