@@ -315,3 +315,16 @@ def test_a_config_may_be_as_deep_as_it_likes(tmp_path: Path, place: str, depth: 
             load(file)
     with pytest.raises(ConfigError):
         load(None, [f"{place}.{'a.' * depth}a=1"])
+
+
+def test_a_file_may_have_a_hundred_faults(tmp_path: Path) -> None:
+    """More are one line, beside all else that is wrong; those of the flags and the built-in one count."""
+    file = tmp_path / "config.toml"
+    file.write_text("".join(f"[faults.f{n}]\nservice = 'users'\nkind = 'hang'\n" for n in range(98)))
+    assert len(load(file, ["faults.g={service='users', kind='hang'}"]).faults) == 100
+    with pytest.raises(ConfigError) as refused:
+        load(file, [f"faults.{name}={{service='users', kind='hang'}}" for name in ("g", "h")] + ["mesh.seed=x"])
+    assert [problem.partition(": ")[2] for problem in refused.value.problems] == [
+        "mesh.seed: expected `int`, got 'x'",
+        "faults: expected at most 100 faults, got 101",
+    ]

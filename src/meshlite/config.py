@@ -202,12 +202,18 @@ def _edge_tables(merged: Json) -> list[tuple[str, str, Json]]:
     return [(caller, callee, edges.get(caller, {}).get(callee, {})) for caller, callee in EDGES]
 
 
+MOST_FAULTS = 100
+"""So many faults the file and the flags may have, and no more are made over the API once there are as many."""
+
+
 def check(layers: Layers) -> list[Fault]:
     """All that is wrong with a config of these tables; empty if nothing is."""
     try:
         found = _check(layers.merged())
     except RecursionError:
         return [Fault(("config",), "tables or lists are nested too deeply")]
+    if len(given := layers.given()) > MOST_FAULTS:
+        found.append(Fault(("faults",), f"expected at most {MOST_FAULTS} faults, got {len(given)}"))
     return [Fault(fault.path, fault.detail.replace(" | null", _nothing(fault.path))) for fault in found]
 
 

@@ -36,14 +36,17 @@ def _unsaid(config: Config, paths: Sequence[Path]) -> Iterator[Path]:
     return (path for path in paths if _source(config, path, merged) == "default")
 
 
-def flat(config: Config) -> dict[str, Any]:
-    """Every key with its value, dotted; what is switched off is False, as TOML would have it."""
-    return {dotted(path): value for path, value in _values(config)}
+def flat(config: Config, prefix: str = "") -> dict[str, Any]:
+    """Every key that begins so, with its value, dotted; what is switched off is False, as TOML would have it."""
+    return {key: value for path, value in _values(config, prefix) if (key := dotted(path)).startswith(prefix)}
 
 
-def _values(config: Config) -> Iterator[tuple[Path, Any]]:
+def _values(config: Config, prefix: str = "") -> Iterator[tuple[Path, Any]]:
+    """All keys with their values, but for the sections in which none begins with `prefix`."""
+    section = prefix.partition(".")[0]
     for name in SECTIONS:
-        yield from _within(getattr(config, name), (name,))
+        if name.startswith(section):
+            yield from _within(getattr(config, name), (name,))
 
 
 def _within(value: Any, path: Path) -> Iterator[tuple[Path, Any]]:
@@ -56,10 +59,14 @@ def _within(value: Any, path: Path) -> Iterator[tuple[Path, Any]]:
         yield from _within(item, (*path, key))
 
 
-def sources(config: Config) -> dict[str, str]:
-    """Where each key's value came from: "default", "file", "flag" or "api"."""
+def sources(config: Config, prefix: str = "") -> dict[str, str]:
+    """Where the value of each key that begins so came from: "default", "file", "flag" or "api"."""
     merged = config.layers.merged()["faults"]
-    return {dotted(path): _source(config, path, merged) for path, _ in _values(config)}
+    return {
+        key: _source(config, path, merged)
+        for path, _ in _values(config, prefix)
+        if (key := dotted(path)).startswith(prefix)
+    }
 
 
 def _source(config: Config, path: Path, faults: dict[str, Any]) -> str:

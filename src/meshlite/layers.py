@@ -49,6 +49,10 @@ class Layers(Struct, frozen=True, kw_only=True):
                 return name
         return None
 
+    def given(self) -> set[str]:
+        """The names of all faults that the tables have, whatever edits say."""
+        return {name for table in (self.default, self.file, self.flag) for name in _faults(table)}
+
     def edited(self, name: str, keys: Json | None) -> "Layers":
         """The same, with `keys` of the fault `name` set, those that are None removed; or all of it (None)."""
         below = any(name in _faults(table) for table in (self.default, self.file, self.flag))

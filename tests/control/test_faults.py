@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from meshlite.config import MOST_FAULTS
 from tests.conftest import Answer, OnLoop, StartMesh, World
 
 HANG = {"service": "users", "kind": "hang"}
@@ -66,6 +67,21 @@ async def test_a_pattern_has_a_length(world: World, where: str) -> None:
         assert answer.status == status
         assert (await world.get("users", "/users/1")).status == 200
     assert answer.json["errors"][0]["pointer"] == f"/{where}"
+
+
+async def test_there_are_only_so_many(start_mesh: StartMesh) -> None:
+    """One more is 409 and says what to do; those that are there can be changed, and one removed makes room."""
+    world = await start_mesh(*(f"faults.f{n}={{service='users', kind='hang'}}" for n in range(MOST_FAULTS - 2)))
+    assert (await ask(world, "PUT", "last", HANG)).status == 201
+    refused = await ask(world, "PUT", "more", HANG)
+    assert (refused.status, refused.json["type"]) == (409, "urn:meshlite:problem:too-many-faults")
+    assert "100 faults" in refused.json["detail"]
+    assert "more" not in await shown(world)
+    assert (await ask(world, "PUT", "f1", {**HANG, "enabled": True})).status == 200
+    assert (await ask(world, "PATCH", "last", {"probability": 0.5})).status == 200
+    assert (await ask(world, "DELETE", "f2")).status == 204
+    assert (await ask(world, "PUT", "more", HANG)).status == 201
+    assert (await ask(world, "PUT", "f2", HANG)).status == 409
 
 
 async def test_put_replaces_what_the_file_says_too(start_mesh: StartMesh, tmp_path: Path) -> None:

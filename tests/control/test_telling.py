@@ -44,6 +44,16 @@ async def config_of(world: World) -> dict[str, tuple[Any, str]]:
     return {value["key"]: (value["value"], value["source"]) for value in values}
 
 
+async def test_only_the_keys_that_begin_so(world: World) -> None:
+    """A prefix leaves out the others, and changes nothing of those that are left; one that nothing has leaves none."""
+    whole = (await world.get("control", "/api/config")).json["config"]
+    for prefix in ("edges.orders.inventory.", "edges.o", "faults.", "control.token", "e", "policy.timeout", "none."):
+        asked = (await world.get("control", f"/api/config?prefix={prefix}")).json["config"]
+        assert asked == [value for value in whole if value["key"].startswith(prefix)]
+        assert bool(asked) is (prefix != "none.")
+    assert (await world.get("control", "/api/config?prefix=")).status == 422
+
+
 @pytest.mark.looptime
 async def test_every_value_says_where_it_came_from(start_mesh: StartMesh, tmp_path: Path) -> None:
     """The default, the file, a flag, or an edit; an edge that says nothing of its own has its value from the policy."""

@@ -69,6 +69,12 @@ class ConfigView(Struct, frozen=True):
     problems_since: str | None
 
 
+class ConfigQuery(Struct, frozen=True):
+    """The keys that begin so, such as `edges.orders.`; all of them if not given."""
+
+    prefix: Text | None = None
+
+
 class LogQuery(Struct, frozen=True):
     """The last so many lines, of one service, of one event, of at least a level."""
 
@@ -195,14 +201,21 @@ async def reset(request: web.Request) -> web.Response:
     return reply(report)
 
 
-@routes.add("GET", "/api/config", "The config in force, and where each value came from", {200: ConfigView})
+@routes.add(
+    "GET",
+    "/api/config",
+    "The config in force, and where each value came from",
+    {200: ConfigView},
+    query=ConfigQuery,
+    problems=("invalid-fields",),
+)
 async def get_config(request: web.Request) -> web.Response:
-    mesh = request.app[MESH]
-    config, origin = mesh.config, sources(mesh.config)
-    origin |= {key: source for key, source in sources(mesh.inforce.begun).items() if key.split(".", 1)[0] not in HOT}
+    mesh, prefix = request.app[MESH], query(request, ConfigQuery).prefix or ""
+    config, begun = mesh.config, sources(mesh.inforce.begun, prefix)
+    origin = sources(config, prefix) | {key: source for key, source in begun.items() if key.split(".", 1)[0] not in HOT}
     values = [
         ConfigValue(key, "hidden" if key == "control.token" and value else value, origin[key])
-        for key, value in flat(config).items()
+        for key, value in flat(config, prefix).items()
     ]
     kept = mesh.inforce
     file = str(config.path) if config.path else None

@@ -7,7 +7,7 @@ from aiohttp import web
 from msgspec import UNSET, Struct, defstruct
 from msgspec.structs import fields
 
-from meshlite.config import Name
+from meshlite.config import MOST_FAULTS, Name
 from meshlite.control.base import MESH, routes, unknown
 from meshlite.control.text import reply
 from meshlite.lint import astray
@@ -16,7 +16,7 @@ from meshlite.rules import FaultRule
 from meshlite.validation import Fault as Wrong
 from meshlite.validation import Invalid, faults
 from meshlite.wire.messages import body, whole
-from meshlite.wire.problems import invalid
+from meshlite.wire.problems import Problem, invalid
 
 _PROBLEMS = ("malformed-request", "foreign-origin", "body-too-large", "unsupported-media-type", "invalid-fields")
 
@@ -104,7 +104,7 @@ async def read_fault(request: web.Request) -> web.Response:
     {200: FaultView, 201: FaultView},
     body=FaultTable,
     path_types={"name": Name},
-    problems=_PROBLEMS,
+    problems=(*_PROBLEMS, "too-many-faults"),
     links={
         "read_fault": {"name": "$request.path.name"},
         "patch_fault": {"name": "$request.path.name"},
@@ -118,6 +118,10 @@ async def put_fault(request: web.Request) -> web.Response:
         detail = f"expected lower-case letters, digits and hyphens, got {name!r:.70}"
         raise invalid([Wrong(("name",), detail)], pointers=False)
     is_new = name not in mesh.config.faults
+    if is_new and (count := len(mesh.config.faults)) >= MOST_FAULTS:
+        raise Problem(
+            "too-many-faults", f"there are {count} faults, and may be {MOST_FAULTS}: remove one that you need no more"
+        )
     try:
         mesh.inforce.put(name, table)
     except Invalid as error:

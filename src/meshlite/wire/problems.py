@@ -40,6 +40,7 @@ TYPES: dict[str, tuple[int, str]] = {
     "reservation-released": (409, "The reservation has been released"),
     "not-cancellable": (409, "The order cannot be cancelled"),
     "no-breaker": (409, "The edge has no breaker"),
+    "too-many-faults": (409, "There are as many faults as there may be"),
     "not-started": (409, "The service cannot be started"),
     "idempotency-in-progress": (409, "The first request with this idempotency key is still at work"),
     # what is not to be had at the moment
