@@ -5,6 +5,7 @@ out nor anything else grows without end. What it asks for, and when, depends on 
 """
 
 import asyncio
+import contextlib
 import time
 import uuid
 from collections import Counter, deque
@@ -35,6 +36,8 @@ OUTCOMES = ("ok", "degraded", "refused", "timed_out", "failed")
 """Whole; whole but for what could not be asked; 503; no answer within the client's patience; anything else."""
 STANDING = 20
 """Orders that are left standing; for each further one, the oldest is cancelled."""
+_GIVE_BACK = 1.0
+_AT_ONCE = 20
 _SKUS = ("SKU-1", "SKU-2", "SKU-3")
 _BUYER = 2  # whom nobody reads: what is read stays as long as it is
 
@@ -70,7 +73,7 @@ class Load:
     """Requests to the services at `urls`, in the proportions of `mix` (weights by kind).
 
     Each is given up after `patience` seconds; while `most` are under way, what is due is counted and not sent. `each`
-    is called with every answer. `clock` is monotonic, in seconds.
+    is called with every answer. `clock` is monotonic, in seconds. `standing` are orders that a load before has left.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class Load:
         patience: float = 5.0,
         most: int = 200,
         each: Callable[[Answer], None] = lambda _: None,
+        standing: deque[str] | None = None,
     ) -> None:
         self.tallies = {kind: Tally() for kind in KINDS}
         self.in_flight = 0
@@ -95,7 +99,7 @@ class Load:
         self._timeout = aiohttp.ClientTimeout(total=patience)
         self._most = most
         self._each = each
-        self._standing: deque[str] = deque()
+        self._standing: deque[str] = deque() if standing is None else standing
 
     async def run(self, rate: float, seconds: float) -> None:
         """Send `rate` requests a second, on average, for so many seconds; return when the last has its answer.
@@ -115,6 +119,18 @@ class Load:
                     clients.create_task(self._client(session, kind, sku))
                 else:
                     self.tallies[kind].not_sent += 1
+
+    async def give_back(self) -> None:
+        """Cancel the orders that stand, as many as can be within a second."""
+        connector = aiohttp.TCPConnector(limit=_AT_ONCE)
+        with contextlib.suppress(TimeoutError):
+            async with (
+                aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session,
+                asyncio.timeout(_GIVE_BACK),
+                asyncio.TaskGroup() as clients,
+            ):
+                for _ in range(len(self._standing)):
+                    clients.create_task(self._cancel(session, self._standing.popleft()))
 
     def _arrivals(self, rate: float, seconds: float) -> Iterator[tuple[float, str, str]]:
         """When, what kind, and which product if it is an order: drawn for each arrival, whatever became of others."""
@@ -139,7 +155,16 @@ class Load:
         if placed is not None:
             self._standing.append(str(placed.id))
             if len(self._standing) > STANDING:
-                await self._ask(session, "cancel", "POST", self._orders / self._standing.popleft() / "cancel")
+                await self._cancel(session, self._standing.popleft())
+
+    async def _cancel(self, session: aiohttp.ClientSession, order: str) -> None:
+        """Cancel an order; where that cannot be, it goes on standing."""
+        done = None
+        try:
+            done = await self._ask(session, "cancel", "POST", self._orders / order / "cancel")
+        finally:
+            if done is None:
+                self._standing.append(order)
 
     async def _ask(
         self,

@@ -65,6 +65,69 @@ async def test_there_is_one_at_a_time_and_it_can_be_ended(start_mesh: StartMesh)
     assert (await load(world))["sent"] == ended["sent"] > 0
 
 
+async def test_many_that_begin_at_once_are_one(world: World) -> None:
+    """Whoever asks last has their stream, and a DELETE ends all that is sent."""
+    await asyncio.gather(*(put(world, rate=100, seconds=600) for _ in range(10)))
+    assert len([task for task in asyncio.all_tasks() if task.get_name() == "load" and not task.cancelling()]) == 1
+    await world.ask("DELETE", "control", "/api/load")
+    assert not [task for task in asyncio.all_tasks() if task.get_name() == "load"]
+
+
+async def reserved(world: World) -> int:
+    items = (await world.get("inventory", "/inventory")).json["items"]
+    return sum(product["reserved"] for product in items)
+
+
+@pytest.mark.slow
+@pytest.mark.looptime
+async def test_the_stock_lasts(start_mesh: StartMesh) -> None:
+    """What a stream ordered it gives back at its end; what could not be cancelled just then, the next one does."""
+    world = await start_mesh()
+    before = await reserved(world)
+    await put(world, rate=100, seconds=1)
+    await asyncio.sleep(3)
+    assert (await load(world))["running"] is False
+    assert await reserved(world) == before
+    await put(world, rate=100, seconds=60)
+    await asyncio.sleep(1)
+    await put(world, rate=100, seconds=60)
+    await asyncio.sleep(1)
+    assert await reserved(world) > before
+    await world.ask("DELETE", "control", "/api/load")
+    assert await reserved(world) <= before + 2  # one that was being placed when it was cut
+    left = await reserved(world)
+    await put(world, rate=100, seconds=60)
+    await asyncio.sleep(1)
+    broken = {"service": "orders", "kind": "error", "status": 500, "method": "POST", "enabled": True}
+    await world.ask("PUT", "control", "/api/faults/broken", broken)
+    await world.ask("DELETE", "control", "/api/load")
+    await world.ask("DELETE", "control", "/api/faults/broken")
+    assert await reserved(world) > left + 5
+    await put(world, rate=100, seconds=1)
+    await asyncio.sleep(3)
+    assert await reserved(world) <= left + 2
+
+
+@pytest.mark.looptime
+async def test_each_request_is_in_one_of_the_counts(start_mesh: StartMesh) -> None:
+    """What hangs when the stream is ended was given up, and what was due beyond so many was never sent."""
+    world = await start_mesh()
+    hang = {"service": "users", "kind": "hang", "enabled": True}
+    await world.ask("PUT", "control", "/api/faults/h", hang)
+    await put(world, rate=100, seconds=60)
+    await asyncio.sleep(2)
+    middle = await load(world)
+    assert middle["in_flight"] > 20 and middle["given_up"] == 0
+    done = (await world.ask("DELETE", "control", "/api/load")).json
+    assert (done["in_flight"], done["not_sent"]) == (0, 0) and done["given_up"] > 20
+    counts = ("ok", "degraded", "refused", "failed", "given_up")
+    assert done["sent"] == sum(done[name] for name in counts)
+    await world.ask("PUT", "control", "/api/faults/h", {**hang, "service": "orders"})
+    await put(world, rate=100, seconds=60)
+    await asyncio.sleep(4)
+    assert (await load(world))["not_sent"] > 10
+
+
 @pytest.mark.parametrize(
     "body", [{"rate": 0.5}, {"rate": 101}, {"seconds": 0}, {"seconds": 601}, {"much": 1}, {"rate": "x"}]
 )

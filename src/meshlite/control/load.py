@@ -1,6 +1,7 @@
 """Something to see: a bounded stream of requests from outside, which the control plane sends; it stops by itself."""
 
 import asyncio
+from collections import deque
 from random import Random
 from typing import Annotated
 
@@ -23,7 +24,10 @@ class NewLoad(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LoadView(Struct, frozen=True):
-    """The stream that runs or ran last: each of the requests `sent` is in one of the counts that follow."""
+    """The stream that runs or ran last: each of the requests `sent` is in one of the counts up to `given_up`.
+
+    `given_up` had no answer yet when the stream was ended; `not_sent` were due while too many were under way.
+    """
 
     running: bool = False
     rate: float = 0.0
@@ -35,10 +39,15 @@ class LoadView(Struct, frozen=True):
     refused: int = 0
     failed: int = 0
     in_flight: int = 0
+    given_up: int = 0
+    not_sent: int = 0
+
+
+_MOST_STANDING = 1_000
 
 
 class Traffic:
-    """At most one stream at a time. It ends as soon as the mesh drains."""
+    """At most one stream at a time, which takes back what it ordered. It ends as soon as the mesh drains."""
 
     def __init__(self, mesh: Mesh) -> None:
         self._mesh = mesh
@@ -46,28 +55,45 @@ class Traffic:
         self._until = 0.0
         self._load: Load | None = None
         self._task: asyncio.Task[None] | None = None
+        self._ending: set[asyncio.Task[None]] = set()
+        self._standing: deque[str] = deque(maxlen=_MOST_STANDING)  # what one stream could not cancel, the next one does
         mesh.bus.subscribe(self._hear, ServiceMoved)
 
     def _hear(self, _: Fact) -> None:
-        if self._mesh.state == "draining" and self._task is not None:
-            self._task.cancel()
+        if self._mesh.state == "draining":
+            self._end()
 
     @property
     def running(self) -> bool:
         return self._task is not None and not self._task.done()
 
-    async def start(self, asked: NewLoad) -> None:
+    def start(self, asked: NewLoad) -> None:
         """Send this from now on, in place of what is being sent."""
-        await self.stop()
+        self._end()
         self._asked, self._until = asked, self._mesh.clock() + asked.seconds
-        self._load = Load(self._mesh.urls, random=Random(self._mesh.config.mesh.seed), clock=self._mesh.clock)  # noqa: S311
-        self._task = asyncio.create_task(self._load.run(asked.rate, asked.seconds), name="load")
+        random, clock = Random(self._mesh.config.mesh.seed), self._mesh.clock  # noqa: S311
+        self._load = Load(self._mesh.urls, random=random, clock=clock, standing=self._standing)
+        self._task = asyncio.create_task(self._send(self._load, asked), name="load")
+
+    async def _send(self, load: Load, asked: NewLoad) -> None:
+        try:
+            await load.run(asked.rate, asked.seconds)
+        finally:
+            await load.give_back()
 
     async def stop(self) -> None:
         """End what is being sent; what is under way is given up."""
-        if self._task is not None:
+        self._end()
+        if self._ending:
+            await asyncio.wait(self._ending)
+
+    def _end(self) -> None:
+        """Cancel the stream, once: it still has orders to give back."""
+        if self._task is not None and not self._task.done():
             self._task.cancel()
-            await asyncio.wait([self._task])
+            self._ending.add(self._task)
+            self._task.add_done_callback(self._ending.discard)
+        self._task = None
 
     def view(self) -> LoadView:
         """What runs, or ran last."""
@@ -77,6 +103,7 @@ class Traffic:
         ended = {name: sum(tally.outcomes[name] for tally in tallies) for name in ("ok", "degraded", "refused")}
         failed = sum(tally.outcomes["failed"] + tally.outcomes["timed_out"] for tally in tallies)
         sent = sum(tally.sent for tally in tallies)
+        unanswered = sent - failed - sum(ended.values())
         return LoadView(
             running=self.running,
             rate=self._asked.rate,
@@ -84,7 +111,9 @@ class Traffic:
             remaining=round(max(self._until - self._mesh.clock(), 0.0), 1) if self.running else 0.0,
             sent=sent,
             failed=failed,
-            in_flight=sent - failed - sum(ended.values()) if self.running else 0,
+            in_flight=unanswered if self.running else 0,
+            given_up=0 if self.running else unanswered,
+            not_sent=sum(tally.not_sent for tally in tallies),
             **ended,
         )
 
@@ -108,7 +137,7 @@ async def get_load(request: web.Request) -> web.Response:
 )
 async def put_load(request: web.Request) -> web.Response:
     asked = await body(request, NewLoad) if request.can_read_body else NewLoad()
-    await request.app[TRAFFIC].start(asked)
+    request.app[TRAFFIC].start(asked)
     return reply(request.app[TRAFFIC].view())
 
 
