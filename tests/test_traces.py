@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import aiohttp
 import msgspec
 import pytest
 
-from meshlite.control.traces import view
+from meshlite.control.traces import TraceQuery, view
 from meshlite.errors import StorageError
 from meshlite.spans import MAX_SPANS, AttemptSpan, ServerSpan, Trace
 from meshlite.telemetry import traces as rooms
@@ -385,6 +386,28 @@ async def test_a_list_is_what_was_asked_for(world: World) -> None:
         "a=b",
     ):
         assert (await world.get("control", f"/api/traces?{query}")).status == 422, query
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "fits"),
+    [
+        (None, 99, False),
+        (None, 100, True),
+        (99, 101, True),
+        (102, 103, True),
+        (104, 110, True),
+        (105, None, True),
+        (106, None, False),
+        (106, 110, False),
+        (90, 99, False),
+    ],
+)
+def test_a_time_has_what_was_under_way_in_it(since: int | None, until: int | None, fits: bool) -> None:
+    """A slow request is found by when it ended too, which is when charts count it."""
+    trace = Trace(Traces(lambda: 0.0), TRACE, True, 0.0, wall=100.0)
+    trace.end(ServerSpan(PARENT, None, "s", 0.0, 5.0, "ok", "GET", "/a", 200, "r", "external", 1, None))
+    times = [None if second is None else datetime.fromtimestamp(second, UTC) for second in (since, until)]
+    assert TraceQuery(since=times[0], until=times[1]).fits(trace) is fits
 
 
 class Kept:

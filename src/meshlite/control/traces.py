@@ -66,7 +66,10 @@ class TraceList(Struct, frozen=True):
 
 
 class TraceQuery(Struct, frozen=True):
-    """So many of the latest or the slowest, that a service had a part in, that came out so, that a fault struck."""
+    """So many of the latest or the slowest, that a service had a part in, that came out so, that a fault struck.
+
+    `since` and `until`: any part of it lies between the two.
+    """
 
     limit: Annotated[int, Meta(ge=1, le=200, description="how many at the most")] = 50
     order: Literal["latest", "slowest"] = "latest"
@@ -79,7 +82,7 @@ class TraceQuery(Struct, frozen=True):
     def fits(self, trace: Trace) -> bool:
         """Whether a trace is among those that were asked for."""
         return (
-            (self.since is None or trace.wall >= self.since.timestamp())
+            (self.since is None or trace.wall + _seconds(trace) >= self.since.timestamp())
             and (self.until is None or trace.wall <= self.until.timestamp())
             and (self.service is None or any(span.service == self.service for span in _spans(trace)))
             and (self.outcome is None or _outcome(trace) == self.outcome)
