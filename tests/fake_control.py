@@ -44,7 +44,7 @@ def fault(name: str, **more: Any) -> dict[str, Any]:
 
 OPEN = breaker(
     state="open",
-    reason="3 consecutive failures, last: CallTimedOut after 0.25 s",
+    reason="3 consecutive failures, last: no answer after 0.25 s",
     age=0.8,
     retry_after=4.2,
     opened=1,

@@ -64,7 +64,7 @@ edges
   edge              breaker  calls/s  errors %  refused %
   users→orders      closed       3.0         0          0
   orders→inventory  open        12.3      21.0       79.0
-    3 consecutive failures, last: CallTimedOut after 0.25 s; retry in 4.2 s
+    3 consecutive failures, last: no answer after 0.25 s; retry in 4.2 s
   orders→users      closed         0         0          0
 
 faults
@@ -84,7 +84,7 @@ orders→inventory  open
 
   key   state    for  failures  opened  in flight  retry in
   edge  open   0.8 s         0       1          0     4.2 s
-    3 consecutive failures, last: CallTimedOut after 0.25 s
+    3 consecutive failures, last: no answer after 0.25 s
 """
 
 
@@ -219,7 +219,7 @@ edges
   edge              breaker  calls/s  errors %  refused %
   users→orders      closed       3.0         0          0
   orders→inventory  open        12.3      21.0       79.0
-    3 consecutive failures, last: CallTimed…; retry in 4.2 s
+    3 consecutive failures, last: no answer…; retry in 4.2 s
   orders→users      closed         0         0          0
 
 faults
@@ -231,7 +231,7 @@ faults
 def test_a_narrow_terminal_is_shown_less(fake: FakeControl) -> None:
     """At 60 columns whole columns are left out, the least important first, rather than cut or broken."""
     assert "\n".join(status(fake.state, Paint(60))) + "\n" == NARROW
-    assert "CallTimedOut after 0.25 s; retry in 4.2 s" in "\n".join(status(fake.state, Paint(120)))
+    assert "no answer after 0.25 s; retry in 4.2 s" in "\n".join(status(fake.state, Paint(120)))
     assert faults(fake.state, Paint(60))[0] == "name            state  what it does                     left"
     fake.state["edges"] = [edge("a", "b", breakers=[{**OPEN, "key": "PUT /reservations/{order_id}"}])]
     assert "  PUT /reservations/{order_id}  open   0.8 s     4.2 s" in edges(fake.state, Paint(60))

@@ -13,7 +13,8 @@
         ├── CalleeUnreachable  no connection, or it broke
         └── CalleeFailed       it answered 5xx, 408 or 429
 
-Every `CallError` has `reason` (one token, for headers, logs and metric labels) and `retry_after` (seconds, or None).
+Every `CallError` has `reason` (one token, for headers, logs and metric labels), `words` (the same for people) and
+`retry_after` (seconds, or None).
 """
 
 from collections.abc import Sequence
@@ -56,6 +57,11 @@ class CallError(MeshliteError):
         super().__init__(message)
         self.retry_after = retry_after
         self.edge = edge
+
+    @property
+    def words(self) -> str:
+        """What went wrong, in two or three words: a breaker's reason has them."""
+        return type(self).__name__
 
 
 class CallRefused(CallError):
@@ -106,11 +112,21 @@ class CallTimedOut(CallError):
     callees_fault = True
     """False where the caller's own deadline left the callee less than half of an attempt's time."""
 
+    @property
+    def words(self) -> str:
+        """There was none in time."""
+        return "no answer"
+
 
 class CalleeUnreachable(CallError):
     """No connection to the callee, or it broke before the answer was complete."""
 
     reason = "unreachable"
+
+    @property
+    def words(self) -> str:
+        """Whether there was one, that broke."""
+        return "the connection broke" if self.sent else "no connection"
 
 
 class CalleeFailed(CallError):
@@ -133,3 +149,8 @@ class CalleeFailed(CallError):
         self.injected = injected
         self.shed = shed
         """It was turned away at the callee's door, because there was too much to do (`x-envoy-overloaded`)."""
+
+    @property
+    def words(self) -> str:
+        """What it answered."""
+        return f"answered {self.status}"

@@ -28,7 +28,7 @@ async def test_edges_show_policy_and_breaker_and_why(world: World) -> None:
     assert edges["orders", "inventory"]["policy"]["breaker"]["max_failures"] == 3
     (breaker,) = edges["orders", "inventory"]["breakers"]
     assert breaker["state"] == "open"
-    assert breaker["reason"].startswith("3 consecutive failures, last: CalleeFailed after ")
+    assert breaker["reason"].startswith("3 consecutive failures, last: answered 500 after ")
     assert 4 < breaker["retry_after"] <= 5
 
 

@@ -13,8 +13,8 @@ from meshlite.events import BreakerMoved
 from meshlite.load import Answer
 from meshlite.terminal import Paint
 
-OPEN = "orders→inventory: 3 consecutive failures, last: CallTimedOut after 0.251 s"
-STILL = "orders→inventory: a probe failed: CallTimedOut after 0.25 s"
+OPEN = "orders→inventory: 3 consecutive failures, last: no answer after 0.25 s"
+STILL = "orders→inventory: a probe failed: no answer after 0.25 s"
 
 
 def run(name: str, wait: float, outcome: str = "ok") -> telling.Run:
@@ -58,10 +58,10 @@ def test_what_repeats_itself_gets_shorter() -> None:
         )
     ]
     assert said[0] == ["  +2.0 s ▼ inventory is slow"]
-    assert said[1][0] == "  +2.3 s ● orders→inventory: the breaker opens: 3 consecutive failures, last:"
+    assert said[1][0] == "  +2.3 s ● orders→inventory: the breaker opens: 3 consecutive failures, last: no"
     assert said[1][1].endswith("Nobody waits for inventory any more.")
     assert "one call at a time may try" in said[2][0]
-    assert said[3] == ["  +3.5 s ● still open: a probe failed: CallTimedOut after 0.25 s"]
+    assert said[3] == ["  +3.5 s ● still open: a probe failed: no answer after 0.25 s"]
     assert said[4] == []
     assert said[5] == ["  +4.6 s ○ the breaker closes: 2 probes succeeded. Inventory is asked again."]
     assert said[6][0].startswith("  +5.0 s ● users→orders: the breaker opens")

@@ -533,6 +533,7 @@ CAUSES = [
     (TimeoutError("long text"), "TimeoutError"),
     ("HTTP 503", "HTTP 503"),
     (None, "failure"),
+    (CalleeFailed("x", status=502), "answered 502"),
 ]
 
 

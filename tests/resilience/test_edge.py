@@ -27,26 +27,27 @@ from tests.resilience.callee import RETRY, Act, Callee, Facts, MakeEdge, half_a_
 
 
 @pytest.mark.parametrize(
-    ("act", "error", "reason", "sent"),
+    ("act", "error", "reason", "words"),
     [
-        (status(500), CalleeFailed, "error", True),
-        (status(503), CalleeFailed, "error", True),
-        (status(408), CalleeFailed, "error", True),
-        (status(429), CalleeFailed, "error", True),
-        (reset, CalleeUnreachable, "unreachable", True),
-        (half_a_body, CalleeUnreachable, "unreachable", True),
-        (slow(5.0), CallTimedOut, "timeout", True),
+        (status(500), CalleeFailed, "error", "answered 500"),
+        (status(503), CalleeFailed, "error", "answered 503"),
+        (status(408), CalleeFailed, "error", "answered 408"),
+        (status(429), CalleeFailed, "error", "answered 429"),
+        (reset, CalleeUnreachable, "unreachable", "the connection broke"),
+        (half_a_body, CalleeUnreachable, "unreachable", "the connection broke"),
+        (slow(5.0), CallTimedOut, "timeout", "no answer"),
     ],
 )
 @pytest.mark.looptime
 async def test_every_failure_leaves_as_one_of_our_own_errors(
-    edge: MakeEdge, callee: Callee, facts: Facts, act: Act, error: type[CallError], reason: str, sent: bool
+    edge: MakeEdge, callee: Callee, facts: Facts, act: Act, error: type[CallError], reason: str, words: str
 ) -> None:
-    """5xx, 408, 429, a broken connection, a broken body, silence: each its error, its reason, its edge."""
+    """5xx, 408, 429, a broken connection, a broken body, silence: each its error, its reason, its words, its edge."""
     callee.script = [act]
     with pytest.raises(error) as raised:
         await edge().get("/x")
-    assert (raised.value.reason, raised.value.sent, raised.value.edge) == (reason, sent, "a→b")
+    assert (raised.value.reason, raised.value.sent, raised.value.edge) == (reason, True, "a→b")
+    assert raised.value.words == words
     assert facts.calls() == [(reason, 1)]
 
 
@@ -63,7 +64,7 @@ async def test_a_port_where_nobody_listens_is_unreachable_and_unsent(edge: MakeE
     """A refused connection: nothing was sent, so there is nothing to undo."""
     with pytest.raises(CalleeUnreachable) as raised:
         await edge(url=f"http://127.0.0.1:{unused_tcp_port}").request("POST", "/x", json={})
-    assert raised.value.sent is False
+    assert raised.value.sent is False and raised.value.words == "no connection"
 
 
 @pytest.mark.parametrize(

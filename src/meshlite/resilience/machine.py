@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from math import inf
 
-from meshlite.errors import CircuitOpenError
+from meshlite.errors import CallError, CircuitOpenError
 from meshlite.resilience.facts import BreakerMoved, Outcome, State
 from meshlite.resilience.judge import Judge, asked
 from meshlite.resilience.settings import Settings
@@ -72,7 +72,7 @@ class Machine:
         self._opened = 0
         self._grown = self._open_time = 0.0
         self._total_successes = self._total_failures = self._total_ignored = self._total_refused = 0
-        # What the last failure was, and how many seconds it took.
+        # What the last failure was (not itself: it would hold its frames), and how many seconds it took.
         self._last_failure: tuple[type | str | None, float]
         self._begin(CLOSED, clock(), "new")
 
@@ -263,7 +263,7 @@ class Machine:
             self._total_successes += 1
         else:
             self._total_failures += 1
-            self._last_failure = (type(cause) if isinstance(cause, BaseException) else cause, now - started)
+            self._last_failure = _kind(cause), now - started
         if self._state is HALF_OPEN:
             self._probe_ended(now, outcome, slow, retry_after)
         elif outcome is not IGNORED:
@@ -390,8 +390,16 @@ def _seconds(seconds: float | None) -> str:
     return f"{seconds:.3g} s"
 
 
+def _kind(cause: BaseException | str | None) -> type | str | None:
+    """What is kept of a failure until it is told."""
+    if isinstance(cause, CallError):
+        return cause.words
+    return type(cause) if isinstance(cause, BaseException) else cause
+
+
 def _told(failure: tuple[type | str | None, float]) -> str:
-    """A failure in words: "TimeoutError after 0.5 s"."""
+    """A failure in words: "TimeoutError after 0.5 s", or "no answer after 0.25 s" for an error of the mesh's."""
     cause, seconds = failure
     name = cause.__name__ if isinstance(cause, type) else cause or "failure"
-    return f"{name} after {_seconds(seconds)}"
+    took = f"{round(seconds * 1000, 1):g} ms" if 0 < seconds < 0.01 else f"{round(seconds, 2):g} s"
+    return f"{name} after {took}"

@@ -45,19 +45,10 @@ export function stateOf(edge) {
   return breakerOf(edge)?.state ?? (edge.mode === "auto" ? "closed" : edge.mode);
 }
 
-const FAILURES = {
-  CallTimedOut: "no answer in time",
-  CalleeUnreachable: "no connection",
-  CalleeFailed: "an error for an answer",
-  TimeoutError: "no answer in time",
-};
-
-// A breaker's reason without the names of Python's classes.
+// A breaker's reason as a sentence.
 export function reason(text) {
   if (!text || text === "new") return "Nothing has happened since the start.";
-  const plain = text.replace(/last: (\w+)/, (_, name) => `the last one: ${FAILURES[name] ?? name}`);
-  const better = plain.replace(/\b(Call\w+|TimeoutError)\b/g, (name) => FAILURES[name] ?? name);
-  return better[0].toUpperCase() + better.slice(1) + (/[.!]$/.test(better) ? "" : ".");
+  return text[0].toUpperCase() + text.slice(1) + (/[.!]$/.test(text) ? "" : ".");
 }
 
 export const OUTCOMES = {
