@@ -39,6 +39,7 @@ exit codes:
   2  what was asked is wrong, refused or not to be had; stderr says what
   3  no mesh answers there
 """
+_HERE = "the config (default: config.toml here)"
 _OF_BREAKER = ("auto", "forced_open", "disabled", "metrics_only", "reset")
 _VALUES = """\
 VALUE is TOML or JSON, or else a text as it stands: true, 2.5, users, ["ok", "error"], {"503": 3}.
@@ -121,7 +122,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_command(commands, "serve", _serve, "start the services and keep them running", "log")
     _add_command(commands, "check", _check, "say what is wrong with the config, all of it at once")
     words = "a story of failure in half a minute, without a policy and with it"
-    demo = _add_command(commands, "demo", _demo, words, "json")
+    config = "a config that both runs begin with (default: none, not even config.toml here)"
+    demo = _add_command(commands, "demo", _demo, words, "json", config=config)
     demo.description = f"{demo.description} It needs no mesh that runs, and no config but what --config names."
     help_scenario = f"{', '.join(SCENARIOS)}, or a file of your own (default: {SCENARIOS[0]})"
     demo.add_argument("scenario", metavar="SCENARIO", nargs="?", default=SCENARIOS[0], help=help_scenario)
@@ -182,18 +184,23 @@ def _add_group(commands: _Commands, name: str, words: str) -> _Commands:
 
 
 def _add_command(
-    commands: _Commands, name: str, run: Callable[[argparse.Namespace], int], words: str, *takes: str
+    commands: _Commands,
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    words: str,
+    *takes: str,
+    config: str = _HERE,
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=words, description=f"{words[0].upper()}{words[1:]}.")
     parser.set_defaults(run=run, takes=takes)
-    _add_options(parser, _SETS[2], *takes)
+    _add_options(parser, _SETS[2], *takes, config=config)
     return parser
 
 
-def _add_options(parser: argparse.ArgumentParser, overrides: str, *takes: str) -> None:
+def _add_options(parser: argparse.ArgumentParser, overrides: str, *takes: str, config: str = _HERE) -> None:
     # SUPPRESS, and a place of its own for --set: what was given before the command holds, and what comes after it too
     add = parser.add_argument
-    add("--config", type=Path, metavar="FILE", default=argparse.SUPPRESS, help="the config (default: config.toml here)")
+    add("--config", type=Path, metavar="FILE", default=argparse.SUPPRESS, help=config)
     help_set = "override one key: --set services.users.port=9080"
     add("--set", dest=overrides, action="append", metavar="KEY=VALUE", default=argparse.SUPPRESS, help=help_set)
     if "log" in takes:

@@ -60,6 +60,18 @@ async def test_a_story_of_ones_own_is_told(own: Path) -> None:
 
 
 @pytest.mark.slow
+async def test_its_help_says_which_config_it_reads(own: Path) -> None:
+    """None but the one that is named, whereas other commands read that of the folder."""
+    for command, says in (
+        ("demo", "(default: none, not even config.toml here)"),
+        ("check", "(default: config.toml here)"),
+    ):
+        code, out, _ = await run(own, command, "--help")
+        assert code == 0
+        assert says in " ".join(out.split())
+
+
+@pytest.mark.slow
 async def test_for_scripts_it_is_one_document_and_a_picture(own: Path) -> None:
     """With --json nothing else is on stdout; a claim that does not hold is exit code 1; --set has the last word."""
     (own / "mine.py").write_text(OWN.replace("LIMIT", "99"))

@@ -77,6 +77,17 @@ def test_the_table_says_both_and_whether_it_held() -> None:
     assert "reset_timeout=1" in text
     text = "\n".join(telling.closing(scenario, run("without", 0.003), run("with", 0.9), Paint()))
     assert text.count("\n  NO  ") == 2
+    assert "busy" not in text
+
+
+def test_a_busy_machine_is_blamed_where_a_claim_failed() -> None:
+    """And only there: a story that held needs no excuse."""
+    scenario = find("slow")
+    for waits, blamed in ((3.5, False), (0.003, True)):
+        runs = run("without", waits), run("with", 0.003, "degraded")
+        runs[0].seen.lag = 0.31
+        text = "\n".join(telling.closing(scenario, *runs, Paint()))
+        assert ("The machine was busy: the loop was up to 0.31 s late. Play it again." in text) is blamed
 
 
 @pytest.mark.parametrize("name", SCENARIOS)

@@ -14,8 +14,8 @@ SCENARIO = Scenario(
     name="retry-storm",
     title="A short disturbance is over. Why is everything still down?",
     intro=(
-        f"Inventory can do {CAPACITY:.0f} requests a second and gets 60. Then its answers are late for a while, "
-        "and each call that gives up tries again: 60 become 240."
+        f"Inventory can do {CAPACITY:.0f} requests a second and gets 40. Then its answers are late for a while, "
+        "and each call that gives up tries again: 40 become 160."
     ),
     both=(
         "services.inventory.app='meshlite.demo.clerks:create_app'",
@@ -32,16 +32,16 @@ SCENARIO = Scenario(
         "A retry budget allows one retry for five requests, and a few more. A circuit breaker counts failures: after "
         "three in a row it says “not now” itself, and lets one call through now and then, to see."
     ),
-    users=Users(rate=60, mix={"orders": 1}),
+    users=Users(rate=40, mix={"orders": 1}),
     trouble=Trouble(
         marks=("answers late", "no longer"),
         begins="inventory's answers are now late by a second",
         ends="the disturbance is over: inventory could do its work again",
         fault={"service": "inventory", "kind": "delay", "seconds": 1.0, "phase": "response"},
     ),
-    phases=Phases(2, 3, 6),
+    phases=Phases(2, 3, 5),
     slow=0.3,
-    quick=Phases(0.4, 1, 2.4),
+    quick=Phases(0.4, 2, 2.4),
     rows=(
         Row("amplified", "attempts for each call to inventory", amplification, "times"),
         Row("typical", "typical wait of a reader in the trouble", waited(0.5), "s"),
@@ -56,7 +56,7 @@ SCENARIO = Scenario(
         ),
         Claim(
             "With them it is up again by itself, and has never had much more to bear than before.",
-            lambda _, with_: with_["whole"] > 0.9 and with_["amplified"] < 1.5,
+            lambda _, with_: with_["whole"] > 0.75 and with_["amplified"] < 1.5,
         ),
     ),
 )

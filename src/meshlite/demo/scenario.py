@@ -94,6 +94,8 @@ class Seen:
     waiting: int = 0
     """Requests that had no answer yet when it ended."""
     books: Books | None = None
+    lag: float = 0.0
+    """How late the event loop was at the most: what else the machine had to do."""
 
     def between(self, start: float, end: float, *kinds: str) -> list[Answer]:
         """The answers to what was asked for then; of all kinds where none is named."""

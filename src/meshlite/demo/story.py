@@ -30,6 +30,7 @@ MOST = 5_000
 _WARM = 50.0, 0.2
 """Requests a second, and seconds, before a run begins: the first ones pay for connections, and belong to no story."""
 _LAST_ANSWERS = 0.5
+_TICK = 0.05
 _SETTLE = 3.0
 ALONE = (
     *(f"services.{name}.port=0" for name in ("users", "orders", "inventory")),
@@ -127,7 +128,7 @@ class _Run:
         """From the first request to the last answer that is worth waiting for."""
         phases, users = self._seen.phases, self._scenario.users
         self._ask(users.rate, phases.total)
-        seconds = asyncio.create_task(self._tell_seconds())
+        besides = [asyncio.create_task(self._tell_seconds()), asyncio.create_task(self._note_lag())]
         try:
             await self._until(phases.strikes)
             await self._strike()
@@ -137,7 +138,7 @@ class _Run:
             await asyncio.wait(self._tasks, timeout=_LAST_ANSWERS)
             self._seen.waiting = self._waiting
         finally:
-            everything = [seconds, *self._tasks]
+            everything = [*besides, *self._tasks]
             for task in everything:
                 task.cancel()
             await asyncio.wait(everything)
@@ -196,6 +197,12 @@ class _Run:
             await self._until(second)
             fresh, self._fresh = self._fresh, []
             self._tell(Second(self._now(), Counter(a.outcome for a in fresh), self._waiting, quantile(fresh, 0.5)))
+
+    async def _note_lag(self) -> None:
+        while True:
+            due = self._now() + _TICK
+            await self._until(due)
+            self._seen.lag = max(self._seen.lag, self._now() - due)
 
     @property
     def _waiting(self) -> int:

@@ -25,6 +25,8 @@ _PARTS = (
 _LEGEND = "█ whole  ▓ in part  ░ told to come back later  x in vain  · still waiting"
 _HEADS = ("whole", "in part", "later", "in vain", "waiting")
 _WIDTHS = (7, 8, 7, 8, 8)
+_BUSY = 0.05
+"""Seconds: a loop that was this late may have made a story another one."""
 _MARKS = {"trouble": "▼", "over": "▲", "open": "●", "half_open": "◐", "closed": "○"}
 _STYLES = {"trouble": "open", "over": "closed"}
 
@@ -136,6 +138,9 @@ def closing(scenario: Scenario, without: Run, with_: Run, paint: Paint) -> list[
         mark = paint("yes", "closed") if held else paint("NO ", "open")
         first, *rest = wrapped(words, " " * 6)
         lines += [f"  {mark} {first.lstrip()}", *rest]
+    lag = max(run.seen.lag for run in (without, with_))
+    if lag >= _BUSY and not all(held for _, held in verdict(scenario, without, with_)):
+        lines.append(f"      The machine was busy: the loop was up to {in_seconds(lag)} late. Play it again.")
     lines += ["", paint("  what each run had for --set", "faint")]
     for name, settings in (("without", scenario.without), ("with", scenario.policy), ("both", scenario.both)):
         if settings:
