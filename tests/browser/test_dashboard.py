@@ -1,6 +1,7 @@
 """The dashboard in a real browser: what a person sees of a mesh, does to it, and reads of what became of that."""
 
 import re
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -92,7 +93,7 @@ def test_a_trace_shows_the_attempt_that_was_refused(meshlite: StartMeshlite, loo
     expect(panel(page)).to_contain_text("refused by the breaker")
     page.get_by_role("tab", name="Traces").click()
     page.get_by_role("combobox", name=re.compile("^Outcome")).select_option("failed")
-    page.get_by_label("Traces", exact=True).get_by_role("button").filter(has_text="POST /orders").first.click()
+    page.get_by_role("list", name="Traces").get_by_role("button").filter(has_text="POST /orders").first.click()
     spans = page.locator(".waterfall .spans li")
     expect(spans.filter(has_text="attempt 1")).to_contain_text("not sent: refused by the breaker (forced open)")
     expect(spans.filter(has_text="orders→inventory PUT /reservations/{order_id}")).to_be_visible()
@@ -136,7 +137,7 @@ def test_an_edge_tells_its_policy_and_obeys_a_hand(meshlite: StartMeshlite, look
     expect(panel(page).get_by_role("row", name="attempt_timeout 0.9 default")).to_be_visible()
     page.get_by_role("button", name="Force open").click()
     expect(edge(page, "users→orders")).to_have_attribute("aria-label", re.compile("forced open"))
-    page.get_by_role("button", name="Leave it to itself").click()
+    page.get_by_role("button", name="Automatic").click()
     expect(edge(page, "users→orders")).to_have_attribute("aria-label", re.compile("breaker closed"))
 
 
@@ -172,7 +173,7 @@ def test_a_charts_point_leads_to_its_traces(meshlite: StartMeshlite, look: Open)
     assert box is not None
     plot.click(position={"x": box["width"] - 8, "y": box["height"] / 2})
     expect(page.locator(".moment")).to_contain_text("around")
-    expect(page.get_by_label("Traces", exact=True).get_by_role("button").first).to_be_visible()
+    expect(page.get_by_role("list", name="Traces").get_by_role("button").first).to_be_visible()
 
 
 def test_the_token_is_asked_for_and_stays_in_the_tab(meshlite: StartMeshlite, look: Open) -> None:
@@ -268,3 +269,78 @@ def test_tabs_go_by_arrows_and_motion_can_be_off(meshlite: StartMeshlite, look: 
     page.get_by_role("button", name="Send traffic").click()
     expect(page.get_by_role("heading", name="All is well.")).to_be_visible()
     assert page.evaluate("document.getAnimations().length") == 0
+
+
+def test_the_keyboard_stays_where_it_is(meshlite: StartMeshlite, look: Open) -> None:
+    """Whatever a button does, it is there afterwards, and the next press of Tab goes on from it."""
+    page = look(meshlite())
+    for name, word in (("Force open", "forced open"), ("Disable", "disabled"), ("Automatic", "closed")):
+        button = panel(page).get_by_role("button", name=name, exact=True)
+        button.focus()
+        page.keyboard.press("Enter")
+        expect(panel(page).locator(".hero .word")).to_have_text(word)
+        expect(button).to_be_focused()
+        expect(button).to_have_attribute("aria-pressed", "true")
+    page.get_by_role("tab", name="Services and log").click()
+    stop = page.get_by_role("button", name="Stop inventory")
+    dialog = page.get_by_role("dialog")
+    for key, state in (("Escape", "running"), ("Enter", "running"), ("Tab", "stopped")):
+        stop.focus()
+        page.keyboard.press("Enter")
+        expect(dialog.get_by_role("button", name="Leave it")).to_be_focused()
+        page.keyboard.press(key)
+        if key == "Tab":
+            page.keyboard.press("Enter")
+        expect(dialog).to_be_hidden()
+        expect(page.get_by_role("button", name=re.compile(f"^inventory, {state}"))).to_be_visible()
+        expect(stop).to_be_focused()
+    expect(stop).to_have_attribute("aria-disabled", "true")
+    page.keyboard.press("Enter")
+    expect(dialog).to_be_hidden()
+
+
+def test_a_fault_that_goes_leaves_the_keyboard_in_its_list(meshlite: StartMeshlite, look: Open) -> None:
+    """Removing one takes its button along; changing one leads to the form."""
+    page = look(meshlite())
+    row = page.locator(".faults li").filter(has_text="slow-inventory")
+    row.get_by_role("button", name="Change").press("Enter")
+    expect(page.get_by_role("button", name="Change it, and switch it on")).to_be_visible()
+    page.locator("#fault-form").get_by_role("button", name="Leave it").press("Enter")
+    expect(page.locator("#fault-form")).to_be_focused()
+    row.get_by_role("button", name="Remove").press("Enter")
+    expect(row).to_have_count(0)
+    expect(page.locator("#panel")).to_be_focused()
+
+
+def test_a_trace_stands_still_while_others_come(meshlite: StartMeshlite, look: Open) -> None:
+    """The list goes on; the one that is shown stays, until another is picked."""
+    page = look(meshlite())
+    page.get_by_role("button", name="Send traffic").click()
+    page.get_by_role("tab", name="Traces").click()
+    shown = page.locator("#waterfall code")
+    first = shown.inner_text()
+    top = page.get_by_role("list", name="Traces").get_by_role("button").first
+    expect(top).to_have_attribute("aria-pressed", "false")  # others have come
+    expect(shown).to_have_text(first)
+
+
+def test_the_log_is_in_the_readers_time(meshlite: StartMeshlite, look: Open) -> None:
+    """As all else on the page: UTC is for machines."""
+    page = look(meshlite(), timezone_id="Asia/Kathmandu")  # 5:45 h ahead
+    page.get_by_role("tab", name="Services and log").click()
+    line = page.get_by_label("Log lines, the newest first").locator("time").first
+    stamp = datetime.fromisoformat(line.get_attribute("datetime") or "")
+    local = stamp.astimezone(timezone(timedelta(hours=5, minutes=45)))
+    expect(line).to_have_text(f"{local:%H:%M:%S}.{local.microsecond // 1000:03}")
+
+
+def test_a_status_is_only_what_was_done(meshlite: StartMeshlite, look: Open) -> None:
+    """What a button would do is shown, and read out only once it was pressed."""
+    page = look(meshlite())
+    status = page.get_by_role("contentinfo").get_by_role("status")
+    button = page.get_by_role("button", name="Force open")
+    button.focus()
+    expect(page.get_by_role("contentinfo")).to_contain_text("does the same as")
+    expect(status).to_have_text("")
+    button.press("Enter")
+    expect(status).to_have_text("done: Force open orders → inventory")

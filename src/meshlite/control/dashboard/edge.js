@@ -80,12 +80,12 @@ function Next({ edge, breaker, state }) {
 function Controls({ edge }) {
   const name = `${edge.caller} → ${edge.callee}`;
   const path = `/api/edges/${edge.caller}/${edge.callee}/breaker`;
-  const mode = (label, mode) => ({ label: `${label} ${name}`, requests: [{ method: "PUT", path, body: { mode } }] });
   if (!edge.policy.breaker) return null;
-  return html`<div class="row controls">
-    ${edge.mode !== "forced_open" && html`<${Act} action=${mode("Force open", "forced_open")}>Force open</${Act}>`}
-    ${edge.mode !== "disabled" && html`<${Act} action=${mode("Disable", "disabled")}>Disable</${Act}>`}
-    ${edge.mode !== "auto" && html`<${Act} kind="primary" action=${mode("Leave to itself:", "auto")}>Leave it to itself</${Act}>`}
+  // Each stays where it is, whatever is chosen: the keyboard is on one of them.
+  const mode = (mode, text, label = text) => html`<${Act} pressed=${edge.mode === mode}
+    action=${{ label: `${label} ${name}`, requests: [{ method: "PUT", path, body: { mode } }] }}>${text}</${Act}>`;
+  return html`<div class="row controls"><div class="modes" role="group" aria-label="The breaker's mode">
+    ${mode("auto", "Automatic", "Leave to itself:")}${mode("forced_open", "Force open")}${mode("disabled", "Disable")}</div>
     <${Act} action=${{ label: `Reset ${name}`, requests: [{ method: "POST", path: `${path}/reset` }] }}>Reset</${Act}>
   </div>`;
 }

@@ -85,7 +85,7 @@ export function FaultForm({ fault, onDone }) {
       onInput=${put(key)} wrong=${wrong[key]} />`;
   };
   const picks = values.kind !== "unready";
-  return html`<form class="fault-form" onSubmit=${send} onFocusIn=${() => preview(action)} aria-labelledby="form-title">
+  return html`<form class="fault-form" id="fault-form" tabindex="-1" onSubmit=${send} onFocusIn=${() => preview(action)} aria-labelledby="form-title">
     <h3 id="form-title">${fault ? `Change ${fault.name}` : "A fault of your own"}</h3>
     <div class="fields">
       <${Field} name="name" label="Name" kind="text" value=${values.name}

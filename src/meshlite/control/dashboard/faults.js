@@ -1,9 +1,10 @@
 // What is broken on purpose: presets of one click, all faults with what they did, a form for new ones.
 import { html, useState } from "./preact.js";
-import { set, state, useStore } from "./store.js";
-import { Act, Left } from "./parts.js";
+import { useStore } from "./store.js";
+import { Act, bring, Left } from "./parts.js";
 import { command } from "./services.js";
 import { traffic } from "./top.js";
+import { tracesOf } from "./traces.js";
 import { effect } from "./words.js";
 import { FaultForm } from "./faultform.js";
 
@@ -79,6 +80,9 @@ function Crash({ service, overview }) {
     <b>Inventory crashes</b><span>Killed, as by kill -9; another click starts it.</span>${!up && html`<i>${service.state}</i>`}</${Act}>`;
 }
 
+// Where the keyboard goes when the button that it was on goes with what it did.
+const toPanel = () => document.getElementById("panel").focus({ preventScroll: true });
+
 export function Faults() {
   const { overview } = useStore();
   const [edited, edit] = useState(null);
@@ -86,15 +90,16 @@ export function Faults() {
   const clear = {
     label: "Switch all off",
     requests: on.map((each) => ({ method: "PATCH", path: path(each.name), body: { enabled: false } })),
+    then: toPanel,
   };
   return html`<div class="two">
     <div><div class="row"><h3>What there is</h3><span class="space" />${on.length > 0 && html`<${Act} action=${clear} />`}</div>
       ${
         overview.faults.length
-          ? html`<ul class="faults">${overview.faults.map((fault) => html`<${Fault} fault=${fault} onEdit=${() => edit(fault)} key=${fault.name} />`)}</ul>`
+          ? html`<ul class="faults">${overview.faults.map((fault) => html`<${Fault} fault=${fault} onEdit=${() => (edit(fault), bring("fault-form", true))} key=${fault.name} />`)}</ul>`
           : html`<p class="empty">There are no faults. Take one of the presets above, or make your own.</p>`
       }</div>
-    <${FaultForm} fault=${edited} onDone=${() => edit(null)} key=${edited?.name} />
+    <${FaultForm} fault=${edited} onDone=${() => (edit(null), bring("fault-form"))} key=${edited?.name} />
   </div>`;
 }
 
@@ -104,12 +109,7 @@ function Fault({ fault, onEdit }) {
     label: `${name}: ${enabled ? "off" : "on"}`,
     requests: [{ method: "PATCH", path: path(name), body: { enabled: !enabled } }],
   };
-  const remove = { label: `Remove ${name}`, requests: [{ method: "DELETE", path: path(name) }] };
-  const look = () =>
-    set({
-      tab: "traces",
-      traces: { ...state.traces, fault: name, since: "", until: "", outcome: "", service: "", list: null, open: null },
-    });
+  const remove = { label: `Remove ${name}`, requests: [{ method: "DELETE", path: path(name) }], then: toPanel };
   const more = Object.entries(rule).filter(
     ([key]) => ["route", "method", "phase", "after", "every", "times", "script", "max_active"].includes(key) && rule[key] !== "request",
   );
@@ -127,7 +127,7 @@ function Fault({ fault, onEdit }) {
       } · from ${fault.source}</p></div>
     <span class="row">${
       fault.hits > 0 &&
-      html`<button type="button" class="button small" onClick=${look}
+      html`<button type="button" class="button small" onClick=${() => tracesOf(name)}
       aria-label="Traces of ${name}">Traces</button>`
     }
       <button type="button" class="button small" onClick=${onEdit} aria-label="Change ${name}">Change</button>

@@ -37,7 +37,7 @@ function App() {
     <section class="card" aria-label="Faults, services, traces">
       <${Tabs} label="What to look at" panel="panel" chosen=${tab} onChoose=${(key) => set({ tab: key })}
         tabs=${Object.entries(TABS).map(([key, [text]]) => [key, text])} />
-      <div id="panel" role="tabpanel" aria-labelledby="tab-${tab}"><${Panel} /></div>
+      <div id="panel" role="tabpanel" tabindex="-1" aria-labelledby="tab-${tab}"><${Panel} /></div>
     </section>
   </main>
   <${CommandLine} />

@@ -6,11 +6,12 @@ import { seconds, STATES } from "./words.js";
 
 // A button for an action: {label, requests, confirm?}. Its curl command is shown at the bottom when it is looked at, and
 // again when it is done; where something breaks for longer than a click takes, it says first what will happen.
-export function Act({ action, kind = "", children, pressed, disabled, describedby }) {
+// One that cannot be used just now keeps the keyboard all the same: it is not `disabled`, which would take it away.
+export function Act({ action, kind = "", children, pressed, disabled }) {
   const look = () => preview(action);
-  const go = () => (action.confirm ? set({ dialog: action }) : act(action));
+  const go = () => disabled || (action.confirm ? set({ dialog: action }) : act(action));
   return html`<button type="button" class="button ${kind}" onClick=${go} onFocus=${look} onMouseEnter=${look}
-    aria-pressed=${pressed} aria-describedby=${describedby} disabled=${disabled}>${children ?? action.label}</button>`;
+    aria-pressed=${pressed} aria-disabled=${disabled}>${children ?? action.label}</button>`;
 }
 
 // A breaker as electricians draw it: the blade lies on both contacts, is lifted, or hangs between.
@@ -66,18 +67,31 @@ export function Dialog({ action }) {
     element.current.showModal();
     preview(action);
   }, [action]);
-  const close = () => set({ dialog: null });
+  const close = () => element.current.close(); // and only then is it removed: so the keyboard goes back to where it was
   const go = () => {
     close();
     act(action);
   };
-  return html`<dialog ref=${element} onClose=${close} aria-labelledby="ask">
+  return html`<dialog ref=${element} onClose=${() => set({ dialog: null })} aria-labelledby="ask">
     <h2 id="ask">${action.label}?</h2>
     ${action.confirm.map((line) => html`<p>${line}</p>`)}
     <pre tabindex="0"><code>${action.requests.map(curl).join("\n")}</code></pre>
-    <div class="row end"><button type="button" class="button" onClick=${close}>Leave it</button>
+    <div class="row end"><button type="button" class="button" autofocus onClick=${close}>Leave it</button>
     <button type="button" class="button ${action.kind ?? "primary"}" onClick=${go}>${action.label}</button></div>
   </dialog>`;
+}
+
+// Show what an action elsewhere on the page has changed, where it is out of sight; take the keyboard along then, or
+// in any case where one is to go on there.
+export function bring(id, go = false) {
+  requestAnimationFrame(() => {
+    const element = document.getElementById(id);
+    if (!element) return;
+    const { top, bottom } = element.getBoundingClientRect();
+    const seen = top < innerHeight / 2 && bottom > innerHeight / 2;
+    if (!seen) element.scrollIntoView({ block: "start" });
+    if (go || !seen || document.activeElement === document.body) element.focus({ preventScroll: true });
+  });
 }
 
 // Tabs as the ARIA pattern has them: one stop of the Tab key, arrows go from one to the next.

@@ -5,7 +5,7 @@ import { poll } from "./live.js";
 import { set, state, useStore } from "./store.js";
 import { openTrace } from "./traces.js";
 import { Act } from "./parts.js";
-import { FELT, ms, percent, rate } from "./words.js";
+import { FELT, ms, percent, rate, time } from "./words.js";
 
 const callers = (overview, name) => overview.edges.filter((edge) => edge.callee === name).map((edge) => `${edge.caller}→${edge.callee}`);
 
@@ -49,6 +49,7 @@ export function Services() {
 function Service({ service, overview }) {
   const { name } = service;
   const up = service.state === "running";
+  const down = ["stopped", "failed"].includes(service.state);
   const button = (action, kind, disabled) =>
     html`<${Act} action=${command(overview, service, action)} kind="small ${kind}" disabled=${disabled}>${action[0].toUpperCase() + action.slice(1)}<span class="hidden"> ${name}</span></${Act}>`;
   // What the page was reached by may be another name of this machine than the one the service gives itself.
@@ -59,11 +60,7 @@ function Service({ service, overview }) {
       <span class="small">${up ? (service.ready ? "ready" : "says it is not ready") : "not ready"}</span></div>
     <p class="small num">${rate(service.rate)} · p99 ${ms(service.p99_ms)} · ${percent(service.error_rate)} errors · ${service.in_flight} in flight</p>
     <p class="small">${up ? html`<a href="${url.origin}/docs">${url.host}</a>` : url.host}${service.reason ? html` · <strong>${service.reason}</strong>` : ""}</p>
-    <div class="row">${
-      up || service.state === "draining"
-        ? ["stop", "kill", "restart"].map((action) => button(action, ""))
-        : button("start", "primary", service.state === "starting")
-    }</div>
+    <div class="row">${button("start", down ? "primary" : "", !down)}${["stop", "kill", "restart"].map((action) => button(action, "", down || service.state === "starting"))}</div>
   </article>`;
 }
 
@@ -76,6 +73,9 @@ async function loadLog() {
   if (state.logs.service === service && state.logs.level === level && state.logs.event === event)
     set({ logs: { ...state.logs, list: logs } });
 }
+
+// In this machine's time, as all else on the page.
+const moment = (stamp) => `${time(Date.parse(stamp) / 1000)}.${String(new Date(stamp).getMilliseconds()).padStart(3, "0")}`;
 
 const KNOWN = new Set(["timestamp", "level", "event", "trace_id", "span_id"]);
 
@@ -115,7 +115,7 @@ function Log() {
       list?.length
         ? html`<ol class="lines" tabindex="0" aria-label="Log lines, the newest first">${list.map(
             (line) => html`<li class=${line.level}>
-        <time class="num">${line.timestamp.slice(11, 23)}</time>
+        <time class="num" datetime=${line.timestamp}>${moment(line.timestamp)}</time>
         <b>${line.event}</b>${rest(line)}${
           line.trace_id &&
           html`<button type="button" class="plain" onClick=${() => openTrace(line.trace_id)}

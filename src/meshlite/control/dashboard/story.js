@@ -1,6 +1,7 @@
 // What happened, in a line each: a fault came, a breaker opened because of it, a service went and came back.
 import { html } from "./preact.js";
 import { choose } from "./live.js";
+import { bring } from "./parts.js";
 import { useStore } from "./store.js";
 import { reason, seconds, STATES, time } from "./words.js";
 
@@ -10,7 +11,7 @@ function told(event) {
   const { name, edge } = event;
   if (name === "breaker.moved") {
     const { tone, word } = STATES[event.new] ?? STATES.none;
-    const link = html`<button type="button" class="plain" onClick=${() => choose(edge)}>${edge.replace("→", " → ")}</button>`;
+    const link = html`<button type="button" class="plain" onClick=${() => (choose(edge), bring("edge"))}>${edge.replace("→", " → ")}</button>`;
     return html`<span class=${tone}>${link} <b>${word}</b>: ${reason(event.reason)}</span>`;
   }
   if (name === "fault.switched") {

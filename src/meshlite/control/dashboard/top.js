@@ -118,7 +118,8 @@ export function CommandLine() {
   };
   const said = { shown: "does the same as", going: "under way:", done: "done:", failed: "not done:" };
   return html`<footer class="command ${command?.state ?? ""}" aria-label="The same by hand">
-    <p class="small" role="status">${command ? html`<b>${said[command.state]}</b> ${command.said}` : html`<b>By hand:</b> each button shows here the command that does the same.`}</p>
+    <p class="hidden" role="status">${command && command.state !== "shown" ? `${said[command.state]} ${command.said}` : ""}</p>
+    <p class="small">${command ? html`<b>${said[command.state]}</b> ${command.said}` : html`<b>By hand:</b> each button shows here the command that does the same.`}</p>
     ${
       command &&
       html`<code tabindex="0">${command.text}</code>

@@ -1,9 +1,10 @@
 // What single requests went through: the latest or the slowest, and of one of them each call, attempt and refusal.
-import { html, useEffect } from "./preact.js";
+import { html, useEffect, useRef } from "./preact.js";
 import { get } from "./api.js";
 import { poll } from "./live.js";
 import { set, state, useStore } from "./store.js";
-import { ms } from "./words.js";
+import { bring } from "./parts.js";
+import { ms, time } from "./words.js";
 import { Waterfall } from "./waterfall.js";
 
 const FILTERS = ["order", "service", "outcome", "fault", "since", "until"];
@@ -23,14 +24,23 @@ async function load() {
   if (FILTERS.every((key) => state.traces[key] === asked[key])) set({ traces: { ...state.traces, list: found } });
 }
 
+const around = (at, seconds) => ({
+  since: new Date((at - seconds) * 1000).toISOString(),
+  until: new Date((at + seconds) * 1000).toISOString(),
+});
 const ANY = { order: "latest", service: "", outcome: "", fault: "", since: "", until: "" };
 
-// Show what went over an edge at a moment: that second, and those beside it.
+// Show what went over an edge at a moment: that second, and those beside it, the slowest first, for they are looked for.
 export function tracesAt(edge, at) {
-  const iso = (unix) => new Date(unix * 1000).toISOString();
   const [caller] = edge.split("→");
-  set({ tab: "traces", traces: { ...ANY, service: caller, since: iso(at - 2), until: iso(at + 2), list: null, open: null } });
-  document.getElementById("panel")?.scrollIntoView({ block: "start" });
+  set({ tab: "traces", traces: { ...ANY, ...around(at, 2), order: "slowest", service: caller, list: null, open: null } });
+  bring("panel");
+}
+
+// Show which requests a fault has struck.
+export function tracesOf(fault) {
+  set({ tab: "traces", traces: { ...ANY, fault, list: null, open: null } });
+  bring("panel");
 }
 
 // Show one trace, from wherever it was met; that it is no longer kept shows as a list without it.
@@ -38,6 +48,7 @@ export async function openTrace(id) {
   set({ tab: "traces", traces: { ...ANY, list: null, open: null } });
   const open = await get(`/api/traces/${id}`).catch(() => null);
   if (open) set({ traces: { ...state.traces, open } });
+  bring("panel");
 }
 
 export function Traces() {
@@ -52,8 +63,18 @@ export function Traces() {
   const change = (patch) => set({ traces: { ...state.traces, ...patch, list: null, open: null } });
   const select = (key, label, choices) => html`<label>${label} <select value=${traces[key]}
     onChange=${(event) => change({ [key]: event.target.value })}>${choices.map(([value, text]) => html`<option value=${value} selected=${traces[key] === value}>${text}</option>`)}</select></label>`;
+  const middle = traces.since && (Date.parse(traces.since) + Date.parse(traces.until)) / 2000;
+  const filtered = FILTERS.slice(1).some((key) => traces[key]);
+  const moved = (patch) => {
+    change(patch);
+    bring("panel"); // the button that was clicked may be gone
+  };
   const faults = [...new Set([...overview.faults.map((each) => each.name), traces.fault])].filter(Boolean);
-  const shown = open ?? (list?.length ? list[0] : null);
+  // The first of the list is shown until another one is picked, however many come meanwhile.
+  const first = useRef(null);
+  if (list === null) first.current = null;
+  else first.current ??= list[0];
+  const shown = open ?? first.current;
   return html`<div class="row filters">
       ${select("order", "Which", [
         ["latest", "the latest"],
@@ -69,19 +90,25 @@ export function Traces() {
       ${select("fault", "Fault", [["", "any, or none"], ...faults.map((each) => [each, each])])}
       ${
         traces.since &&
-        html`<span class="moment small num">around ${new Date((Date.parse(traces.since) + Date.parse(traces.until)) / 2).toLocaleTimeString([], { hour12: false })}
-        <button type="button" class="button small" onClick=${() => change({ since: "", until: "" })}>Any time</button></span>`
+        html`<span class="moment small num">around ${time(middle)}
+        <button type="button" class="button small" onClick=${() => moved({ since: "", until: "" })}>Any time</button></span>`
       }
       <span class="space" /><button type="button" class="button small" onClick=${() => change({})}>Ask again</button>
     </div>
     ${list === null && html`<p class="empty">Asking for traces.</p>`}
     ${
       list?.length === 0 &&
-      html`<p
-      class="empty">${FILTERS.slice(1).some((key) => traces[key]) ? "No trace like that is kept." : "No traces yet. Send traffic, and each request can be followed here from service to service."}</p>`
+      html`<div class="empty">${
+        traces.since
+          ? html`<p>No trace of that moment is kept: the whole ones go first, those that failed or were slow stay longer.</p>
+        <button type="button" class="button small" onClick=${() => moved({ ...around(middle, 60), service: "" })}>What is kept of the minute before and after</button>`
+          : filtered
+            ? "No trace like that is kept."
+            : "No traces yet. Send traffic, and each request can be followed here from service to service."
+      }</div>`
     }
     ${
-      (open || list?.length > 0) &&
+      shown &&
       html`<div class="two traces"><${List} list=${list ?? []} shown=${shown} />
       <${Waterfall} trace=${shown} key=${shown.trace_id} /></div>`
     }`;
@@ -91,9 +118,12 @@ function List({ list, shown }) {
   const longest = Math.max(...list.map((each) => each.ms), 1);
   return html`<ol class="trace-list" aria-label="Traces">${list.map((trace) => {
     const here = shown?.trace_id === trace.trace_id;
-    const pick = () => set({ traces: { ...state.traces, open: trace } });
+    const pick = () => {
+      set({ traces: { ...state.traces, open: trace } });
+      if (matchMedia("(max-width: 1040px)").matches) bring("waterfall", true); // it is drawn below the list there
+    };
     return html`<li key=${trace.trace_id}><button type="button" aria-pressed=${here} onClick=${pick} class=${TONES[trace.outcome]}>
-      <span class="num at">${new Date(trace.started_at).toLocaleTimeString([], { hour12: false })}</span>
+      <span class="num at">${time(Date.parse(trace.started_at) / 1000)}</span>
       <span class="what"><b>${trace.method} ${trace.route}</b> <i>${trace.service}</i></span>
       <span class="outcome">${trace.outcome}${trace.status ? ` ${trace.status}` : ""}</span>
       <span class="num took">${ms(trace.ms)}</span>

@@ -1,6 +1,6 @@
 // One trace, drawn over its time: what each service did, each call with its attempts, the waits between, the refusals.
 import { html } from "./preact.js";
-import { ms, outcome, STATES } from "./words.js";
+import { ms, outcome, STATES, time } from "./words.js";
 
 const KINDS = { server: "answers", call: "calls", attempt: "attempt", storage: "writes" };
 
@@ -62,11 +62,11 @@ export function Waterfall({ trace }) {
   const rows = ordered(trace.spans);
   const whole = Math.max(trace.ms, ...trace.spans.map((span) => span.start_ms + span.ms), 0.001);
   const share = (value) => `${((100 * value) / whole).toFixed(2)}%`;
-  return html`<div class="waterfall" aria-labelledby="trace-title">
+  return html`<div class="waterfall" id="waterfall" tabindex="-1" role="group" aria-labelledby="trace-title">
     <div class="row"><h3 id="trace-title">${trace.method} ${trace.route} <span
       class=${trace.outcome === "ok" ? "good" : trace.outcome === "degraded" ? "warn" : "bad"}>${trace.outcome}</span></h3><span class="space" />
       <span class="num small">${ms(trace.ms)}</span></div>
-    <p class="small">asked of <b>${trace.service}</b> by ${trace.caller}, ${new Date(trace.started_at).toLocaleTimeString([], { hour12: false })} · trace <code>${trace.trace_id}</code>${trace.dropped_spans ? ` · ${trace.dropped_spans} spans were too many` : ""}</p>
+    <p class="small">asked of <b>${trace.service}</b> by ${trace.caller}, ${time(Date.parse(trace.started_at) / 1000)} · trace <code>${trace.trace_id}</code>${trace.dropped_spans ? ` · ${trace.dropped_spans} spans were too many` : ""}</p>
     <div class="scale num small" aria-hidden="true"><span>0</span><span>${ms(whole / 2)}</span><span>${ms(whole)}</span></div>
     <ol class="spans">${rows.map(
       ([span, depth]) => html`<li class=${tone(span)} key=${span.span_id}>
