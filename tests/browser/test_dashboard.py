@@ -312,6 +312,26 @@ def test_a_fault_that_goes_leaves_the_keyboard_in_its_list(meshlite: StartMeshli
     expect(page.locator("#panel")).to_be_focused()
 
 
+def test_what_is_asked_for_comes_into_view(meshlite: StartMeshlite, look: Open) -> None:
+    """On a phone, where each thing lies below the other: the edge, the log, the form, the waterfall."""
+    page = look(meshlite(), width=NARROW[0], height=NARROW[1])
+    page.get_by_role("button", name="Send traffic").click()
+    edge(page, "users→orders").click()
+    expect(panel(page)).to_be_in_viewport()
+    expect(panel(page)).to_be_focused()
+    page.get_by_role("button", name=re.compile("^inventory, running")).click()
+    expect(page.locator("#panel")).to_be_focused()
+    expect(page.locator("#panel")).to_be_in_viewport(ratio=0.3)
+    page.get_by_role("tab", name="Faults").click()
+    page.locator(".faults li").get_by_role("button", name="Change").first.click()
+    expect(page.locator("#fault-form")).to_be_focused()
+    expect(page.locator("#fault-form h3")).to_be_in_viewport()
+    page.get_by_role("tab", name="Traces").click()
+    page.get_by_role("list", name="Traces").get_by_role("button").nth(1).click()
+    expect(page.locator("#waterfall")).to_be_focused()
+    expect(page.locator("#waterfall h3")).to_be_in_viewport()
+
+
 def test_a_trace_stands_still_while_others_come(meshlite: StartMeshlite, look: Open) -> None:
     """The list goes on; the one that is shown stays, until another is picked."""
     page = look(meshlite())
@@ -344,3 +364,16 @@ def test_a_status_is_only_what_was_done(meshlite: StartMeshlite, look: Open) -> 
     expect(status).to_have_text("")
     button.press("Enter")
     expect(status).to_have_text("done: Force open orders → inventory")
+
+
+def test_faults_on_the_map_say_whom_they_strike_and_how_many_they_are(meshlite: StartMeshlite, look: Open) -> None:
+    """Three are drawn; of more, two and their number. One of one caller is not one of all."""
+    mesh = meshlite()
+    page = look(mesh)
+    tags = page.get_by_role("button", name=re.compile("^users, running")).locator(".fault text")
+    for number, caller in enumerate(["orders", None, None, None]):
+        rule = {"service": "users", "kind": "error", "status": 500 + number, "enabled": True}
+        mesh.ask("PUT", f"/api/faults/f{number}", rule | ({"caller": caller} if caller else {}))
+        if number == 2:
+            expect(tags).to_have_text(["500 → orders", "501", "502"])
+    expect(tags).to_have_text(["500 → orders", "501", "+ 2 more"])

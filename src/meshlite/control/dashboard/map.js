@@ -1,7 +1,7 @@
 // The mesh, drawn: services as boxes, edges as lines, and in each line a switch, which is its breaker.
 import { html, useEffect, useState } from "./preact.js";
 import { choose } from "./live.js";
-import { Switch } from "./parts.js";
+import { bring, Switch } from "./parts.js";
 import { aged, set, useStore, useTicks } from "./store.js";
 import { breakerOf, brief, effect, ms, percent, rate, STATES, stateOf } from "./words.js";
 
@@ -19,9 +19,9 @@ const WIDE = {
 const TALL = {
   view: [360, 694],
   size: [180, 122],
-  users: [90, 4],
-  orders: [90, 264],
-  inventory: [90, 530],
+  users: [60, 4],
+  orders: [60, 264],
+  inventory: [60, 530],
   "users→orders": { from: [128, 126], to: [128, 262], label: [60, 176] },
   "orders→users": { from: [232, 264], to: [232, 128], label: [300, 176] },
   "orders→inventory": { from: [180, 386], to: [180, 528], label: [270, 438] },
@@ -68,7 +68,10 @@ function Service({ service, at: [x, y], size: [width, height], faults, beside })
   const up = service.state === "running";
   const tone = !up ? "bad" : service.ready ? "good" : "warn";
   const word = !up ? (service.reason === "killed" ? "killed" : service.state) : service.ready ? "running" : "not ready";
-  const open = () => set({ tab: "services", logs: { service: service.name, level: "info", event: "", list: null } });
+  const open = () => {
+    set({ tab: "services", logs: { service: service.name, level: "info", event: "", list: null } });
+    bring("panel");
+  };
   const said = `${service.name}, ${word}, ${rate(service.rate)}, 99th percentile ${ms(service.p99_ms)}, errors ${percent(service.error_rate)}`;
   const struck = faults.map((each) => effect(each.rule)).join("; ");
   return html`<g class="service ${tone} ${struck ? "struck" : ""}" role="button" tabindex="0"
@@ -78,7 +81,7 @@ function Service({ service, at: [x, y], size: [width, height], faults, beside })
     <rect class="side" width="5" height=${height - 20} x="0" y="10" rx="2.5" />
     <text class="name" x="16" y="25">${service.name}</text>
     <circle class="lamp" cx="20" cy="39" r="4" /><text class="word" x="29" y="43">${word}</text>
-    <text class="port" x=${width - 12} y="43" text-anchor="end">:${new URL(service.url).port}</text>
+    ${word === "running" && html`<text class="port" x=${width - 12} y="43" text-anchor="end">:${new URL(service.url).port}</text>`}
     <line class="rule" x1="16" x2=${width - 12} y1="53" y2="53" />
     ${[
       ["requests", rate(service.rate)],
@@ -89,14 +92,21 @@ function Service({ service, at: [x, y], size: [width, height], faults, beside })
         <text class="value ${name === "errors" && service.error_rate > 0.001 ? "hurt" : ""}" x=${width - 12} y=${71 + 18 * place}
           text-anchor="end">${value}</text>`,
     )}
-    ${faults.slice(0, 3).map(
-      (each, place) => html`<g class="fault" key=${each.name}
+    ${tags(faults).map(
+      ([text, title], place) => html`<g class="fault" key=${text}
       transform=${beside ? `translate(${width + 6} ${46 + 30 * place})` : `translate(0 ${height + 7 + 30 * place})`}>
-      <title>${each.name}: ${effect(each.rule)}</title><rect width=${beside ? 82 : width} height="25" rx="6" />
-      ${!beside && html`<path class="bolt" d="M13 5l-6 10h5l-2 7 7-10h-5l2-7z" />`}<text x=${beside ? 41 : 24} y="17"
-        text-anchor=${beside ? "middle" : "start"}>${brief(each.rule)}</text></g>`,
+      <title>${title}</title><rect width=${beside ? 112 : width} height="25" rx="6" />
+      ${!beside && html`<path class="bolt" d="M13 5l-6 10h5l-2 7 7-10h-5l2-7z" />`}<text x=${beside ? 6 : 24} y="17"
+        ...${text.length > 16 ? { textLength: beside ? 100 : 110, lengthAdjust: "spacingAndGlyphs" } : {}}>${text}</text></g>`,
     )}
   </g>`;
+}
+
+// There is room for three: a fault each, with whom it strikes if not all, or how many more there are.
+function tags(faults) {
+  const whom = (rule) => (rule.caller ? ` → ${rule.caller}` : "");
+  const told = faults.map(({ name, rule }) => [`${brief(rule)}${whom(rule)}`, `${name}: ${effect(rule)}`]);
+  return told.length < 4 ? told : [...told.slice(0, 2), [`+ ${told.length - 2} more`, told.slice(2).map(([, title]) => title).join("\n")]];
 }
 
 function Edge({ edge, at, tall, chosen }) {
@@ -112,7 +122,10 @@ function Edge({ edge, at, tall, chosen }) {
   const flow = edge.rate === 0 ? "" : edge.rate < 5 ? "slow" : edge.rate < 25 ? "mid" : "fast";
   const blocked = state === "open" || state === "forced_open";
   const lifted = { open: -34, forced_open: -34, half_open: -15 }[state] ?? 0;
-  const pick = () => choose(name);
+  const pick = () => {
+    choose(name);
+    bring("edge");
+  };
   const said = `${edge.caller} calls ${edge.callee}: breaker ${word}, ${rate(edge.rate)}, 99th percentile ${ms(edge.p99_ms)}, errors ${percent(edge.error_rate)}`;
   const wide = tall ? 112 : state === "open" ? 146 : 120;
   return html`<g class="edge ${tone} ${state} ${chosen ? "chosen" : ""}" role="button" tabindex="0" aria-pressed=${chosen}
