@@ -354,6 +354,27 @@ def test_the_log_is_in_the_readers_time(meshlite: StartMeshlite, look: Open) -> 
     expect(line).to_have_text(f"{local:%H:%M:%S}.{local.microsecond // 1000:03}")
 
 
+def test_a_band_is_the_worst_of_an_edges_breakers(meshlite: StartMeshlite, look: Open) -> None:
+    """With one for each route: that A closes is nothing to B, which is open, nor to C, which was before and is gone."""
+    page = look(meshlite())
+    script = """async () => {
+      const { stretches } = await import("/page/charts.js");
+      const move = (at, key, old, now) => ({ at, key, old, new: now });
+      const moves = [
+        move(100, "C", "closed", "open"), move(1100, "A", "closed", "open"), move(1200, "B", "closed", "open"),
+        move(1250, "C", "open", "closed"), move(1300, "A", "open", "half_open"), move(1310, "A", "half_open", "closed"),
+        move(1400, "B", "open", "half_open")];
+      const breakers = [{ key: "A", state: "closed" }, { key: "B", state: "half_open" }, { key: "D", state: "closed" }];
+      const edge = { breakers, mode: "auto", policy: { breaker: {} } };
+      const still = { ...edge, breakers: [] };
+      return [stretches(moves, 1600, edge), stretches(moves.slice(1), 1600, edge), stretches([], 1600, still)];
+    }"""
+    whole, late, quiet = page.evaluate(script)
+    assert whole == [[1000, 1400, "open"], [1400, 1600, "half_open"]]
+    assert late == whole
+    assert quiet == [[1000, 1600, "closed"]]
+
+
 def test_a_status_is_only_what_was_done(meshlite: StartMeshlite, look: Open) -> None:
     """What a button would do is shown, and read out only once it was pressed."""
     page = look(meshlite())

@@ -2,7 +2,7 @@
 import { html, useEffect, useRef, useState } from "./preact.js";
 import { edgeNamed, meshTime, set, state, useStore } from "./store.js";
 import { tracesAt } from "./traces.js";
-import { ms, outcome, OUTCOMES, STATES, stateOf, time } from "./words.js";
+import { ms, outcome, OUTCOMES, STATES, stateOf, time, worst } from "./words.js";
 
 const SPAN = 600;
 let loading = null;
@@ -28,16 +28,27 @@ function paint(name) {
   return getComputedStyle(probe).color;
 }
 
-// From when to when the breaker was in which state, by its moves; before the first one it was what that one left.
-export function stretches(moves, now, current) {
+// From when to when the edge was in which state: the worst of its breakers, by their moves. Before its first move a breaker
+// was in what that one left; without one it is as it was. One that a new policy has replaced ends with its last move.
+export function stretches(moves, now, edge) {
+  const keys = new Set(edge.breakers.map((each) => each.key));
+  const states = new Map(edge.breakers.map((each) => [each.key, each.state]));
+  for (const move of [...moves].reverse()) states.set(move.key, move.old);
   const found = [];
   let from = now - SPAN;
-  for (const move of moves) {
-    if (move.at > from) found.push([from, move.at, move.old]);
-    from = Math.max(from, move.at);
+  const add = (until) => {
+    const state = worst([...states.values()]) ?? stateOf(edge);
+    if (found.at(-1)?.[2] === state) found.at(-1)[1] = Math.max(from, until);
+    else if (until > from) found.push([from, until, state]);
+    from = Math.max(from, until);
+  };
+  for (const [place, move] of moves.entries()) {
+    add(move.at);
+    states.set(move.key, move.new);
+    if (!keys.has(move.key) && !moves.slice(place + 1).some((each) => each.key === move.key)) states.delete(move.key);
   }
-  found.push([from, now, moves.at(-1)?.new ?? current]);
-  return found.filter(([begin, end]) => end > begin);
+  add(now);
+  return found;
 }
 
 function hatch(context, shade, lean) {
@@ -61,7 +72,7 @@ function background(plot, name) {
   const moves = state.moves.filter((each) => `${each.caller}→${each.callee}` === name);
   const x = (at) => Math.min(Math.max(plot.valToPos(at, "x", true), bbox.left), bbox.left + bbox.width);
   ctx.save();
-  for (const [begin, end, was] of stretches(moves, meshTime(), stateOf(edge))) {
+  for (const [begin, end, was] of stretches(moves, meshTime(), edge)) {
     const shade = paint(STATES[was]?.tone ?? "off");
     const left = x(begin);
     const width = Math.max(x(end) - left, 1);
@@ -225,6 +236,6 @@ export function Charts({ name }) {
     <div ref=${place} class="plots" hidden=${empty} role="img"
       aria-label="Latency and outcomes of ${name} in the last ten minutes, over the breaker's states. The moves are listed below.">
       <div /><div /></div>
-    ${!empty && html`<p class="small hint">Above latency, below how calls ended, each second; the band is the breaker, hatched where it is open. A click leads to that moment's traces.</p>`}
+    ${!empty && html`<p class="small hint">Above latency, below how calls ended, each second; the band is the breaker, hatched where it is open. A click leads to the slowest traces of that moment, of those that are kept.</p>`}
   </div>`;
 }

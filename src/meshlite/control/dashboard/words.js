@@ -35,6 +35,8 @@ export const STATES = {
 };
 const WORST = ["forced_open", "open", "half_open", "metrics_only", "disabled", "closed"];
 
+export const worst = (states) => WORST.find((each) => states.includes(each));
+
 // The breaker that speaks for an edge: where there is one for each route, the worst of them.
 export function breakerOf(edge) {
   return [...edge.breakers].sort((a, b) => WORST.indexOf(a.state) - WORST.indexOf(b.state))[0];
