@@ -79,7 +79,7 @@ def test_a_service_is_stopped_and_started(meshlite: StartMeshlite, look: Open) -
     dialog.get_by_role("button", name="Stop inventory").click()
     expect(page.get_by_role("button", name=re.compile("^inventory, stopped"))).to_be_visible()
     expect(page.get_by_role("heading", name="Inventory is stopped.")).to_be_visible()
-    page.get_by_role("button", name="Start inventory").click()
+    page.get_by_role("button", name="Start inventory", exact=True).click()
     expect(page.get_by_role("button", name=re.compile("^inventory, running"))).to_be_visible()
     expect(page.get_by_label("What happened, the latest first")).to_contain_text("inventory running")
 
@@ -174,6 +174,24 @@ def test_a_charts_point_leads_to_its_traces(meshlite: StartMeshlite, look: Open)
     plot.click(position={"x": box["width"] - 8, "y": box["height"] / 2})
     expect(page.locator(".moment")).to_contain_text("around")
     expect(page.get_by_role("list", name="Traces").get_by_role("button").first).to_be_visible()
+
+
+def test_a_moment_of_which_nothing_is_kept_says_what_to_do(meshlite: StartMeshlite, look: Open) -> None:
+    """The slowest first; where there are none any more, what is kept of the minutes around it."""
+    page = look(meshlite())
+    page.get_by_role("button", name="Send traffic").click()
+    expect(panel(page)).to_contain_text("answered")
+    page.evaluate(
+        """import("/page/traces.js").then(({ tracesAt }) => tracesAt("orders→inventory", Date.now() / 1000 - 30))"""
+    )
+    expect(page.get_by_role("combobox", name=re.compile("^Which"))).to_have_value("slowest")
+    expect(page.locator("#panel")).to_contain_text("No trace of that moment is kept")
+    page.get_by_role("button", name="What is kept of the minute before and after").press("Enter")
+    expect(page.get_by_role("list", name="Traces").get_by_role("button").first).to_be_visible()
+    expect(page.locator("#panel")).to_be_focused()
+    page.get_by_role("button", name="Any time").press("Enter")
+    expect(page.locator("#panel")).to_be_focused()
+    expect(page.locator(".moment")).to_have_count(0)
 
 
 def test_the_token_is_asked_for_and_stays_in_the_tab(meshlite: StartMeshlite, look: Open) -> None:
