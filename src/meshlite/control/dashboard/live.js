@@ -55,9 +55,9 @@ async function begin(notice) {
   await Promise.allSettled([state.config && loadConfig(), loadHistory(state.chosen.edge), loadStory()]);
 }
 
-// The largest answer there is: it is asked for when somebody wants to see a policy, and then kept up to date.
+// A large answer: only of edges, when somebody wants to see a policy, and then kept up to date.
 export async function loadConfig() {
-  const { config } = await get("/api/config");
+  const { config } = await get("/api/config?prefix=edges.");
   set({ config: Object.fromEntries(config.map((each) => [each.key, each])) });
 }
 

@@ -6,7 +6,7 @@ export const state = {
   heard: 0, // when it came, by performance.now(): countdowns go on from there
   link: "connecting", // "live", "lost", or "locked" where a token is asked for
   notice: "", // what there is to say of the link: that the mesh was restarted, that it is gone
-  config: null, // /api/config, by key
+  config: null, // /api/config of the edges, by key
   history: {}, // by edge or service: columns of seconds
   moves: [], // breakers' moves, the newest last
   story: [], // what happened, the newest first
