@@ -67,7 +67,12 @@ class Meshlite:
                 process.send_signal(signal.SIGTERM)
             self._process = None
 
-    def ask(self, method: str, path: str, body: object) -> None:
+    def send(self, number: int) -> None:
+        """A signal to its process."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def ask(self, method: str, path: str, body: object = None) -> None:
         """Have the control plane do something."""
         request = urllib.request.Request(
             self.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}, method=method

@@ -2,31 +2,39 @@
 import { set, state } from "./store.js";
 
 const KEY = "meshlite-token";
+const PATIENCE = { GET: 3000 }; // milliseconds; what changes something may take as long as a service takes to drain
 let token = sessionStorage.getItem(KEY);
 
+export const hasToken = () => !!token;
+
+// It is kept, for this tab, once the mesh has taken it.
 export function unlock(given) {
   token = given;
-  sessionStorage.setItem(KEY, given);
 }
 
+// A header is bytes, and the mesh reads them as UTF-8: `fetch` takes each byte as a character.
 export function headers(more = {}) {
-  return token ? { ...more, Authorization: `Bearer ${token}` } : more;
+  return token ? { ...more, Authorization: `Bearer ${String.fromCharCode(...new TextEncoder().encode(token))}` } : more;
 }
 
 export class Refusal extends Error {
   constructor(status, problem) {
-    const fields = (problem.errors ?? []).map((each) => `${each.pointer}: ${each.detail}`);
-    super([problem.detail ?? problem.title ?? `answered ${status}`, ...fields].join("; "));
+    super(problem.detail ?? problem.title ?? `answered ${status}`); // the detail names each field
     this.status = status;
     this.fields = problem.errors ?? [];
   }
 }
 
 export async function ask(method, path, body) {
-  const sent = { method, headers: headers(body === undefined ? {} : { "Content-Type": "application/json" }) };
+  const sent = {
+    method,
+    headers: headers(body === undefined ? {} : { "Content-Type": "application/json" }),
+    signal: AbortSignal.timeout(PATIENCE[method] ?? 60_000),
+  };
   if (body !== undefined) sent.body = JSON.stringify(body);
   const response = await fetch(path, sent);
   const text = await response.text();
+  if (response.ok && token) sessionStorage.setItem(KEY, token);
   let answer = {};
   try {
     answer = text ? JSON.parse(text) : {};
@@ -61,7 +69,8 @@ export async function act(action) {
     for (const request of action.requests) await ask(request.method, request.path, request.body);
     set({ command: { text, state: "done", said: action.label } });
   } catch (error) {
-    set({ command: { text, state: "failed", said: `${action.label}: ${error.message}` } });
+    const why = error instanceof Refusal ? error.message : "the mesh does not answer";
+    set({ command: { text, state: "failed", said: `${action.label}: ${why}` } });
     if (action.raises) throw error;
   } finally {
     action.then?.();

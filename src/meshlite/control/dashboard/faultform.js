@@ -15,10 +15,11 @@ const KINDS = {
   block: ["holds the event loop, all three", ["seconds"]],
 };
 const NEEDED = { delay: { seconds: 5 }, error: { status: 503 }, throttle: { bytes_per_second: 200 }, block: { seconds: 0.5 } };
+const DAY = 86_400;
 // key: [label, kind of input, hint, attributes]
 const FIELDS = {
-  seconds: ["Seconds", "number", "how long", { min: 0.001, step: "any" }],
-  jitter: ["Jitter, seconds", "number", "up to so much more or less", { min: 0.001, step: "any" }],
+  seconds: ["Seconds", "number", "how long", { min: 0.001, max: DAY, step: "any" }],
+  jitter: ["Jitter, seconds", "number", "up to so much more or less", { min: 0.001, max: DAY, step: "any" }],
   distribution: ["Distribution", ["uniform", "normal", "lognormal", "pareto"], "needs jitter"],
   status: ["Status", "number", "400 to 599", { min: 400, max: 599 }],
   body: ["Body", "text", "in place of a problem document"],
@@ -32,13 +33,14 @@ const FIELDS = {
   every: ["Every", "number", "only each nth", { min: 1 }],
   times: ["Times", "number", "so often, then never again", { min: 1 }],
   max_active: ["At most at once", "number", "", { min: 1 }],
-  duration: ["Off after, seconds", "number", "goes by itself", { min: 0.1, step: "any" }],
+  duration: ["Off after, seconds", "number", "goes by itself", { min: 0.1, max: DAY, step: "any" }],
 };
 const PICKING = ["caller", "route", "method", "probability"];
 const ORDER = ["after", "every", "times", "max_active"];
+const OF_A_KIND = new Set([...Object.values(KINDS).flatMap(([, keys]) => keys), "phase", "statuses", "response_headers"]);
 const SHOWN = new Set(["service", "kind", "enabled", ...Object.keys(FIELDS)]);
 
-// What the form says, as the table that the mesh takes. What it does not show of a fault that is changed is kept.
+// What the form says, as the table that the mesh takes; `kept` is what it does not show of a fault that is changed.
 function table(values, kept) {
   const own = KINDS[values.kind][1];
   const keys = values.kind === "unready" ? ["duration"] : [...own, "phase", ...PICKING, ...ORDER, "duration"];
@@ -55,7 +57,8 @@ export function FaultForm({ fault, onDone }) {
     fault ? { name: fault.name, ...fault.rule } : { name: "my-fault", service: "inventory", kind: "delay", seconds: 2, duration: 60 },
   );
   const [wrong, complain] = useState({});
-  const kept = fault ? Object.fromEntries(Object.entries(fault.rule).filter(([key]) => !SHOWN.has(key))) : {};
+  const stays = (key) => !SHOWN.has(key) && (values.kind === fault.rule.kind || !OF_A_KIND.has(key));
+  const kept = fault ? Object.fromEntries(Object.entries(fault.rule).filter(([key]) => stays(key))) : {};
   const action = {
     label: `${fault ? "Change" : "Make"} ${values.name}`,
     requests: [{ method: "PUT", path: `/api/faults/${encodeURIComponent(values.name)}`, body: table(values, kept) }],
@@ -76,7 +79,8 @@ export function FaultForm({ fault, onDone }) {
       const found = Object.fromEntries(
         (error.fields ?? []).map((each) => [(each.pointer ?? "").replace(/^\//, "").split("/")[0] || "name", each.detail]),
       );
-      complain(Object.keys(found).length ? found : { name: error.message });
+      const unseen = Object.keys(found).some((key) => !document.getElementById(`f-${key}`));
+      complain(unseen || !Object.keys(found).length ? { ...found, form: error.message } : found);
     }
   };
   const field = (key) => {
@@ -89,7 +93,7 @@ export function FaultForm({ fault, onDone }) {
     <h3 id="form-title">${fault ? `Change ${fault.name}` : "A fault of your own"}</h3>
     <div class="fields">
       <${Field} name="name" label="Name" kind="text" value=${values.name}
-        onInput=${put("name")} wrong=${wrong.name} more=${{ required: true, pattern: "[a-z0-9][a-z0-9\\-]*", readOnly: !!fault }} hint="small letters, digits, hyphens" />
+        onInput=${put("name")} wrong=${wrong.name} more=${{ required: true, maxLength: 63, pattern: "[a-z0-9][a-z0-9\\-]*", readOnly: !!fault }} hint="small letters, digits, hyphens" />
       <${Field} name="service" label="Who misbehaves" kind=${SERVICES} value=${values.service}
         onInput=${put("service")} wrong=${wrong.service} always />
       <${Field} name="kind" label="What it does" kind=${Object.entries(KINDS).map(([key, [text]]) => [key, `${key}: ${text}`])} value=${values.kind}
@@ -102,6 +106,7 @@ export function FaultForm({ fault, onDone }) {
       html`<details open=${[...PICKING, ...ORDER, "phase"].some((key) => wrong[key]) || !!fault}>
       <summary>Which requests, in which order</summary><div class="fields">${["phase", ...PICKING, ...ORDER].map(field)}</div></details>`
     }
+    ${wrong.form && html`<p class="wrong" role="alert">${wrong.form}</p>`}
     <div class="row end">${fault && html`<button type="button" class="button" onClick=${onDone}>Leave it</button>`}<button
       class="button primary" onMouseEnter=${() => preview(action)}>${fault ? "Change it, and switch it on" : "Make it, and switch it on"}</button>
       </div>

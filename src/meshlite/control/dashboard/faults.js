@@ -124,7 +124,7 @@ function Fault({ fault, onEdit }) {
           ? html`<b
         class="fault-word">on</b>${fault.remaining === null ? "" : html`, <${Left} left=${fault.remaining} /> left`} · struck ${fault.hits} of ${fault.matches} picked${fault.active ? ` · holds ${fault.active} now` : ""}`
           : `off${fault.hits ? ` · struck ${fault.hits}` : ""}`
-      } · from ${fault.source}</p></div>
+      } · from ${fault.source}</p>${fault.warnings.map((text) => html`<p class="wrong">It strikes nothing: ${text}</p>`)}</div>
     <span class="row">${
       fault.hits > 0 &&
       html`<button type="button" class="button small" onClick=${() => tracesOf(name)}

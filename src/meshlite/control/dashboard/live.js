@@ -1,9 +1,11 @@
-// Keeps the store up to date. The event stream says at once that something moved; the overview, asked for once a second
-// and after each event, says how all of it is. A second has one poll: where the open tab wants fresh data, it takes a turn.
+// Keeps the store up to date. The event stream says what happens, and first what happened before the page was opened; the
+// overview, asked for once a second and after each event, says how all of it is, and alone whether the mesh answers. A
+// second has one poll: where the open tab wants fresh data, it takes a turn. A page that nobody sees asks nothing.
 import { get, headers, onAct } from "./api.js";
 import { set, state } from "./store.js";
 
-const KEPT = 600; // seconds of history, as the mesh keeps them
+const KEPT = 600; // seconds of history
+const SILENCE = 40_000; // milliseconds; an idle stream has a heartbeat every 15 s
 const NEWS = new Set([
   "breaker.moved",
   "service.moved",
@@ -29,14 +31,11 @@ export async function refresh() {
   asking = true;
   try {
     const overview = await get("/api/overview");
-    const before = state.overview?.run;
+    begin(overview.run);
     set({ overview, heard: performance.now(), link: "live" });
-    if (before && before !== overview.run) begin(`The mesh was restarted at ${clock()}: all is loaded anew.`);
-    else if (!before) begin("");
     follow(overview);
   } catch (error) {
-    if (state.link !== "locked") set({ link: "lost" });
-    if (error.status === 401) set({ link: "locked" });
+    set({ link: error.status === 401 ? "locked" : "lost" });
   } finally {
     asking = false;
     if (again) {
@@ -49,39 +48,18 @@ export async function refresh() {
 const sleep = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
 const clock = () => new Date().toLocaleTimeString();
 
-// A run of the mesh: what we knew of another one is nothing worth.
-async function begin(notice) {
-  set({ notice, history: {}, moves: [], story: [] });
-  await Promise.allSettled([state.config && loadConfig(), loadHistory(state.chosen.edge), loadStory()]);
+// A run of the mesh, of which the overview or the stream tells first: what we knew of another one is nothing worth.
+function begin(run) {
+  if (state.run === run) return;
+  const notice = state.run ? `The mesh was restarted at ${clock()}: all is loaded anew.` : "";
+  set({ run, notice, history: {}, moves: [], story: [] });
+  if (state.config) loadConfig().catch(() => {});
 }
 
 // A large answer: only of edges, when somebody wants to see a policy, and then kept up to date.
 export async function loadConfig() {
   const { config } = await get("/api/config?prefix=edges.");
   set({ config: Object.fromEntries(config.map((each) => [each.key, each])) });
-}
-
-// What the log still knows of what happened before the page was opened.
-async function loadStory() {
-  const { logs } = await get("/api/logs?level=warning&limit=100");
-  const told = logs
-    .filter((line) => NEWS.has(line.event))
-    .map((line) => ({ ...line, name: line.event, at: Date.parse(line.timestamp) / 1000 }));
-  set({ story: [...state.story, ...told].slice(0, 60) });
-}
-
-export async function loadHistory(name) {
-  if (state.history[name]) return;
-  const { times, series, moves } = await get(`/api/history?name=${encodeURIComponent(name)}`);
-  const outcomes = series[name].outcomes ?? {};
-  const seconds = times.map((at, place) => ({
-    at,
-    p50: series[name].p50_ms[place],
-    p99: series[name].p99_ms[place],
-    outcomes: Object.fromEntries(Object.entries(outcomes).map(([outcome, counts]) => [outcome, counts[place]])),
-  }));
-  const others = state.moves.filter((move) => `${move.caller}→${move.callee}` !== name);
-  set({ history: { ...state.history, [name]: seconds }, moves: [...others, ...moves].sort((a, b) => a.at - b.at) });
 }
 
 // Look where something happens, until somebody says where to look.
@@ -93,73 +71,92 @@ function follow(overview) {
 
 export function choose(edge, by = "person") {
   if (state.chosen.edge !== edge || by === "person") set({ chosen: { edge, by } });
-  loadHistory(edge).catch(() => {});
+}
+
+function second(at, { rates, outcomes }) {
+  for (const [name, rate] of Object.entries(rates)) {
+    if (!name.includes("→")) continue;
+    const seconds = (state.history[name] ??= []);
+    seconds.push({ at, p50: rate.p50_ms, p99: rate.p99_ms, outcomes: outcomes[name] ?? {} });
+    while (seconds[0].at < at - KEPT) seconds.shift();
+  }
 }
 
 function heard(name, data) {
   const at = Date.parse(data.at) / 1000;
-  if (name === "requests.summarized") {
-    for (const edge of Object.keys(state.history)) {
-      const rate = data.rates[edge];
-      if (!rate) continue;
-      const seconds = state.history[edge];
-      seconds.push({ at, p50: rate.p50_ms, p99: rate.p99_ms, outcomes: data.outcomes[edge] ?? {} });
-      while (seconds.length > KEPT || seconds[0].at < at - KEPT) seconds.shift();
-    }
-    set({});
-    return;
-  }
+  if (name === "requests.summarized") second(at, data);
   if (name === "breaker.moved") set({ moves: [...state.moves.slice(-499), { ...data, at }] });
-  if (name === "config.applied" && state.config) loadConfig().catch(() => {});
-  if (NEWS.has(name)) {
-    if (name !== "config.applied")
-      set({ story: [{ ...data, name, at, edge: data.caller && `${data.caller}→${data.callee}` }, ...state.story].slice(0, 60) });
-    refresh();
+  if (NEWS.has(name) && name !== "config.applied")
+    set({ story: [{ ...data, name, at, edge: data.caller && `${data.caller}→${data.callee}` }, ...state.story].slice(0, 60) });
+}
+
+// One block of the stream after the other. https://html.spec.whatwg.org/#parsing-an-event-stream
+async function* blocks(response, alive) {
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  for (let rest = ""; ; ) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    alive();
+    const found = (rest + value).split("\n\n");
+    rest = found.pop();
+    yield found.map((block) => Object.fromEntries(block.split("\n").map((line) => line.split(/: (.*)/s, 2))));
   }
 }
 
-// EventSource sends no header, and so no token: the stream is read by hand. https://html.spec.whatwg.org/#parsing-an-event-stream
-async function listen() {
-  for (let first = true; ; first = false) {
-    try {
-      while (state.link === "locked") await sleep(300); // each try would be a line in the mesh's log
-      const response = await fetch("/api/events", { headers: headers() });
-      if (!response.ok) throw Object.assign(new Error("no events"), { status: response.status });
-      if (!first) set({ history: {} }); // what came meanwhile is in the mesh's own history
-      loadHistory(state.chosen.edge).catch(() => {});
-      refresh();
-      let rest = "";
-      const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-      for (;;) {
-        const { value, done } = await reader.read();
-        if (done) break;
-        const blocks = (rest + value).split("\n\n");
-        rest = blocks.pop();
-        for (const block of blocks) {
-          const field = Object.fromEntries(block.split("\n").map((line) => line.split(/: (.*)/s, 2)));
-          if (!field.data) continue;
-          heard(field.event, JSON.parse(field.data));
-        }
+let cut = null; // ends the stream that is being read
+let last = "0"; // the id of the last event that was heard; one that no run has: from the first that is kept
+
+async function read() {
+  cut = new AbortController();
+  let quiet;
+  const alive = () => {
+    clearTimeout(quiet);
+    quiet = setTimeout(() => cut.abort(), SILENCE);
+  };
+  alive();
+  try {
+    const response = await fetch("/api/events", { headers: headers({ "Last-Event-ID": last }), signal: cut.signal });
+    if (!response.ok) return await sleep(5000); // there are readers enough: the overview comes all the same
+    for await (const found of blocks(response, alive)) {
+      const events = found.filter((each) => each.data);
+      for (const { id, event, data } of events) {
+        begin(id.split("-")[0]);
+        heard(event, JSON.parse(data));
+        last = id;
       }
-      throw new Error("the stream ended");
-    } catch (error) {
-      if (error.status === 401) set({ link: "locked" });
-      else if (error.status !== 503) set({ link: "lost" }); // 503: there are readers enough, and the overview comes all the same
-      await sleep(1000);
+      if (events.some((each) => NEWS.has(each.event))) refresh();
+      if (state.config && events.some((each) => each.event === "config.applied")) loadConfig().catch(() => {});
+      set({});
     }
+  } finally {
+    clearTimeout(quiet);
+  }
+}
+
+// EventSource sends no header, and so no token: the stream is read by hand. A browser has six connections to a host for
+// all its tabs together, and a stream holds one: a tab that nobody sees gives its own back.
+async function listen() {
+  for (;;) {
+    while (state.link !== "live" || document.hidden) await sleep(300);
+    await read().catch(() => {});
+    await sleep(1000);
   }
 }
 
 export function start() {
   onAct(refresh);
+  const idle = () => document.hidden || state.link === "locked"; // nobody looks, or may
   let turn = 0;
   setInterval(() => {
-    if (document.hidden || state.link === "locked") return; // nobody looks, or may
+    if (idle()) return;
     turn += 1;
     if (polls && turn % 3 === 0 && state.link === "live") polls();
     else refresh();
   }, 1000);
-  document.addEventListener("visibilitychange", () => document.hidden || refresh());
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) cut?.abort();
+    if (!idle()) refresh();
+  });
   refresh();
   listen();
 }

@@ -2,12 +2,13 @@
 import { useEffect, useState } from "./preact.js";
 
 export const state = {
+  run: "", // of which run of the mesh the rest is
   overview: null, // the last answer of /api/overview
   heard: 0, // when it came, by performance.now(): countdowns go on from there
   link: "connecting", // "live", "lost", or "locked" where a token is asked for
   notice: "", // what there is to say of the link: that the mesh was restarted, that it is gone
   config: null, // /api/config of the edges, by key
-  history: {}, // by edge or service: columns of seconds
+  history: {}, // by edge: its seconds, the latest last
   moves: [], // breakers' moves, the newest last
   story: [], // what happened, the newest first
   chosen: { edge: "orders→inventory", by: "page" },

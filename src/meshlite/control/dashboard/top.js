@@ -1,6 +1,6 @@
 // What is above and below everything: the link to the mesh, how it fares in a sentence, traffic to try, the command line.
 import { html, useState } from "./preact.js";
-import { unlock } from "./api.js";
+import { hasToken, unlock } from "./api.js";
 import { refresh } from "./live.js";
 import { set, state, useStore } from "./store.js";
 import { Act, Left } from "./parts.js";
@@ -38,7 +38,10 @@ export function Top() {
     ${
       overview &&
       link !== "locked" &&
-      html`<a class="quiet wide" href="/docs">API</a><a class="quiet wide" href="/metrics">Metrics</a>
+      html`${
+        !hasToken() && // a link carries no token
+        html`<a class="quiet wide" href="/docs">API</a><a class="quiet wide" href="/metrics">Metrics</a>`
+      }
       <${Act} action=${RESET} />`
     }
     <button type="button" class="button icon" onClick=${turn} aria-label="Colours: ${THEMES[theme]}"

@@ -1,83 +1,93 @@
 // The mesh in a sentence, for whoever looks for the first time: the worst first, why, and what comes of it.
 import { breakerOf, effect, FELT, ms, percent, rate, reason, stateOf } from "./words.js";
 
+const SLOW = 1000; // milliseconds that a person notices
+const QUIET = "Nobody asks anything, so nobody notices. Send traffic, and see who does.";
+const capital = (text) => text[0].toUpperCase() + text.slice(1);
+const highest = (found, key) => [...found].sort((a, b) => (b[key] ?? 0) - (a[key] ?? 0))[0];
+const called = (edge) => `${edge.caller} → ${edge.callee}`;
+
+const gone = (services) => services.map((each) => `${each.name} ${each.reason === "killed" ? "was killed" : `is ${each.state}`}`);
+
+// Faults in words; of more than three only how many.
+const because = (faults) =>
+  faults.length > 3
+    ? `${faults.length} faults`
+    : faults.map(({ name, rule }) => `${rule.service} ${effect(rule)} (${name})`).join(" and ");
+
+// What is wrong just now, and whether it lies behind an open edge: what a hand opened has no other cause.
+function causes(edge, state, down, on) {
+  const ours = (name) => state === "open" && name === edge.callee;
+  const behind = ({ rule }) =>
+    (state === "open" && rule.kind === "block") || (ours(rule.service) && (rule.caller ?? edge.caller) === edge.caller);
+  const said = (hit) => [...gone(down.filter((each) => ours(each.name) === hit)), because(on.filter((each) => behind(each) === hit))];
+  const line = (word, found) => (found ? `${word}: ${found}.` : "");
+  return [true, false].map((hit) => line(hit ? "Cause" : "Also", said(hit).filter(Boolean).join(" and "))).join(" ").trim();
+}
+
+// Who is hurt: on an edge, at a service by whoever asks it, or by the time it takes. None of it where nobody is.
+function harm({ services, edges, load }, on) {
+  const edge = highest(edges, "error_rate");
+  const failing = highest(services, "error_rate");
+  const slow = highest(services, "p99_ms");
+  const found = [];
+  if (edge.error_rate > 0.001)
+    found.push(
+      `${percent(edge.error_rate)} of the calls ${called(edge)} failed in the last ten seconds. Enough of them in a row open the breaker.`,
+    );
+  if (failing.error_rate > 0.001) found.push(`${percent(failing.error_rate)} of the requests to ${failing.name} failed in the last ten seconds.`);
+  if (slow.p99_ms >= SLOW) found.push(`1 of 100 requests to ${slow.name} takes ${ms(slow.p99_ms)} or longer.`);
+  const lost = load.failed + load.refused;
+  if (!found.length && on.length && load.running && lost) found.push(`${lost} of the ${load.sent} requests sent had no good answer.`);
+  return { edge, failing, slow, text: found.join(" ") };
+}
+
+function broken(edge, state, down, on) {
+  const why = state === "open" ? reason(breakerOf(edge).reason) : "A hand did that.";
+  const text = `${why} ${FELT[`${edge.caller}→${edge.callee}`] ?? ""}`;
+  return ["bad", `The breaker ${called(edge)} is open.`, text, causes(edge, state, down, on)];
+}
+
+function tried(edge, on) {
+  const done = `${breakerOf(edge).probe_successes} of ${edge.policy.breaker.success_threshold} have succeeded`;
+  const text = `Probes get in, one at a time: ${done}. One that fails opens the breaker again.`;
+  return ["warn", `${called(edge)} is being tried again.`, text, on.length ? `Still on: ${because(on)}.` : ""];
+}
+
+// Nothing is stopped, switched on or open.
+function calm(overview, { edge, failing, slow, text }) {
+  if (edge.error_rate > 0.001) return ["warn", `${called(edge)} is getting over it.`, `No fault is on now. ${text}`, ""];
+  if (failing.error_rate > 0.001)
+    return ["warn", `${capital(failing.name)} answers with errors.`, `${text} No fault is on now: the log has each of them.`, ""];
+  if (slow.p99_ms >= SLOW) return ["warn", `${capital(slow.name)} is slow.`, `${text} No fault is on now: the traces show where the time goes.`, ""];
+  const sum = rate(overview.services.reduce((total, each) => total + each.rate, 0));
+  return ["good", "All is well.", `${sum} requests, none failed; 99 of 100 take no more than ${ms(slow.p99_ms ?? 0)}.`, ""];
+}
+
 // [tone, headline, what it means, its cause]
 export function verdict(overview) {
-  const down = overview.services.filter((each) => each.state !== "running");
-  const gone = down.map((each) => `${each.name} ${each.reason === "killed" ? "was killed" : `is ${each.state}`}`).join(", ");
+  const { services, edges } = overview;
+  if (overview.state !== "running") return ["warn", `The mesh is ${overview.state}.`, "What is under way may finish.", ""];
+  const down = services.filter((each) => each.state !== "running");
   const on = overview.faults.filter((each) => each.enabled);
-  const because = on.map((each) => `${each.rule.service} ${effect(each.rule)} (${each.name})`).join(" and ");
-  const edges = overview.edges.map((edge) => [edge, stateOf(edge), `${edge.caller} → ${edge.callee}`]);
-  const asked = Math.max(0, ...overview.services.map((each) => each.rate));
+  const asked = services.some((each) => each.rate > 0);
   // Of several edges in one state, that one whose callee is known to be in trouble.
   const troubled = new Set([...down.map((each) => each.name), ...on.map((each) => each.rule.service)]);
-  const first = (...states) => {
-    const found = edges.filter(([, state]) => states.includes(state));
-    return found.find(([edge]) => troubled.has(edge.callee)) ?? found[0];
+  const first = (state) => {
+    const found = edges.filter((each) => stateOf(each) === state);
+    return found.find((each) => troubled.has(each.callee)) ?? found[0];
   };
-  if (overview.state !== "running") return ["warn", `The mesh is ${overview.state}.`, "What is under way may finish.", ""];
-  const hit = first("open") ?? first("forced_open");
-  if (hit) {
-    const [edge, state, name] = hit;
-    const why = state === "open" ? reason(breakerOf(edge).reason) : "A hand did that.";
-    const also = down.length ? `Cause: ${gone}.` : because && `Cause: ${because}.`;
-    return ["bad", `The breaker ${name} is open.`, `${why} ${FELT[name.replaceAll(" ", "")] ?? ""}`, also];
+  for (const state of ["open", "forced_open"]) if (first(state)) return broken(first(state), state, down, on);
+  if (first("half_open")) return tried(first("half_open"), on);
+  const found = harm(overview, on);
+  if (down.length) {
+    const text = found.text || "Whoever calls it gets no connection, until a breaker opens and spares the trying.";
+    return ["bad", `${capital(gone(down).join(", "))}.`, asked ? text : QUIET, ""];
   }
-  const half = first("half_open");
-  if (half) {
-    const breaker = breakerOf(half[0]);
-    return [
-      "warn",
-      `${half[2]} is being tried again.`,
-      `Probes get in, one at a time: ${breaker.probe_successes} of ${half[0].policy.breaker.success_threshold} have succeeded. One that fails opens the breaker again.`,
-      because && `Still on: ${because}.`,
-    ];
+  if (on.length) return ["warn", `${capital(because(on))}${on.length > 3 ? " are on" : ""}.`, asked ? found.text || "Nobody has been hurt so far." : QUIET, ""];
+  if (!asked) {
+    const text = "Send traffic, then break something: the map shows where it hurts, and the panel why.";
+    return ["idle", "All is well, and nobody asks anything.", text, ""];
   }
-  if (down.length)
-    return [
-      "bad",
-      `${gone[0].toUpperCase()}${gone.slice(1)}.`,
-      asked
-        ? "Whoever calls it gets no connection, until a breaker opens and spares the trying."
-        : "Nobody asks anything, so nobody notices. Send traffic, and see who does.",
-      "",
-    ];
-  const failing = edges.filter(([edge]) => edge.error_rate > 0.001).sort(([a], [b]) => b.error_rate - a.error_rate)[0];
-  if (on.length && asked)
-    return [
-      "warn",
-      `${because[0].toUpperCase()}${because.slice(1)}.`,
-      failing
-        ? `${percent(failing[0].error_rate)} of the calls ${failing[2]} failed in the last ten seconds. Enough of them in a row open the breaker.`
-        : "Nobody has been hurt so far.",
-      "",
-    ];
-  if (on.length)
-    return [
-      "warn",
-      `${because[0].toUpperCase()}${because.slice(1)}.`,
-      "Nobody asks anything, so nobody notices. Send traffic, and see who does.",
-      "",
-    ];
-  if (!asked)
-    return [
-      "idle",
-      "All is well, and nobody asks anything.",
-      "Send traffic, then break something: the map shows where it hurts, and the panel why.",
-      "",
-    ];
-  if (failing)
-    return [
-      "warn",
-      `${failing[2]} is getting over it.`,
-      `Nothing is switched on any more; of its calls in the last ten seconds ${percent(failing[0].error_rate)} failed.`,
-      "",
-    ];
-  const slowest = Math.max(...overview.services.map((each) => each.p99_ms ?? 0));
-  return [
-    "good",
-    "All is well.",
-    `${rate(overview.services.reduce((sum, each) => sum + each.rate, 0))} requests, none failed; 99 of 100 take no more than ${ms(slowest)}.`,
-    "",
-  ];
+  return calm(overview, found);
 }

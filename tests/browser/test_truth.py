@@ -1,0 +1,231 @@
+"""What the page says is so: of the mesh in a sentence, of the link to it, of what happened before somebody looked."""
+
+import copy
+import re
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Open, StartMeshlite
+
+pytestmark = [pytest.mark.browser]
+GONE = "Failed to load resource|ERR_"
+STORY = "What happened, the latest first"
+
+Overview = dict[str, Any]
+
+
+def edge(overview: Overview, name: str) -> Any:
+    (found,) = [each for each in overview["edges"] if f"{each['caller']}→{each['callee']}" == name]
+    return found
+
+
+def service(overview: Overview, name: str) -> Any:
+    (found,) = [each for each in overview["services"] if each["name"] == name]
+    return found
+
+
+def asked(overview: Overview) -> None:
+    """As it is while traffic flows, and all is well."""
+    for each in overview["services"]:
+        each.update(rate=20.0, p99_ms=4.0)
+
+
+def fault(overview: Overview, name: str = "f", **rule: Any) -> None:
+    rule = {"service": "users", "kind": "error", "status": 503, **rule}
+    overview["faults"].append({"name": name, "enabled": True, "rule": rule, "warnings": []})
+
+
+def opened(overview: Overview, name: str) -> None:
+    """Its breaker, after three failures in a row."""
+    breaker = {"key": "edge", "state": "open", "reason": "3 consecutive failures"}
+    edge(overview, name).update(breakers=[breaker])
+
+
+def users_fail_outside(overview: Overview) -> None:
+    asked(overview)
+    fault(overview, caller="external")
+    service(overview, "users").update(error_rate=1.0)
+
+
+def orders_slow_outside(overview: Overview) -> None:
+    asked(overview)
+    fault(overview, service="orders", kind="delay", seconds=4.0, caller="external")
+    service(overview, "orders").update(p99_ms=4000.0)
+
+
+def connections_cut(overview: Overview) -> None:
+    asked(overview)
+    fault(overview, kind="reset", caller="external")
+    overview["load"].update(running=True, sent=10, failed=3)
+
+
+def errors_of_its_own(overview: Overview) -> None:
+    asked(overview)
+    service(overview, "orders").update(error_rate=0.02)
+
+
+def slow_by_itself(overview: Overview) -> None:
+    asked(overview)
+    service(overview, "orders").update(p99_ms=1500.0)
+
+
+def two_troubles(overview: Overview) -> None:
+    asked(overview)
+    service(overview, "users").update(state="stopped", reason="killed")
+    fault(overview, "inventory-fails", service="inventory")
+    opened(overview, "orders→inventory")
+
+
+def a_fault_for_others(overview: Overview) -> None:
+    asked(overview)
+    fault(overview, service="inventory", caller="external")
+    opened(overview, "orders→inventory")
+
+
+def by_hand(overview: Overview) -> None:
+    fault(overview, "inventory-fails", service="inventory")
+    edge(overview, "orders→inventory").update(mode="forced_open", breakers=[])
+
+
+def many(overview: Overview) -> None:
+    asked(overview)
+    for number in range(10):
+        fault(overview, f"f{number}")
+
+
+VERDICTS: list[tuple[Callable[[Overview], None], str, str]] = [
+    (asked, "good All is well.", "60/s requests, none failed; 99 of 100 take no more than 4.0 ms."),
+    (users_fail_outside, "warn Users answers 503 to external (f).", "100 % of the requests to users failed"),
+    (orders_slow_outside, "warn Orders 4 s slow to external (f).", "1 of 100 requests to orders takes 4.0 s or longer"),
+    (connections_cut, "warn Users resets connections to external (f).", "3 of the 10 requests sent had no good answer"),
+    (errors_of_its_own, "warn Orders answers with errors.", "2.0 % of the requests to orders failed"),
+    (slow_by_itself, "warn Orders is slow.", "1 of 100 requests to orders takes 1.5 s or longer"),
+    (
+        two_troubles,
+        "bad The breaker orders → inventory is open.",
+        "Cause: inventory answers 503 (inventory-fails). Also: users was killed.",
+    ),
+    (
+        a_fault_for_others,
+        "bad The breaker orders → inventory is open.",
+        "| Also: inventory answers 503 to external (f).",
+    ),
+    (
+        by_hand,
+        "bad The breaker orders → inventory is open.",
+        "| Also: inventory answers 503 (inventory-fails).",
+    ),
+    (many, "warn 10 faults are on.", "Nobody has been hurt so far."),
+]
+
+
+def test_the_headline_is_true(meshlite: StartMeshlite, look: Open) -> None:
+    """Whom it hurts, wherever that shows; the cause is one that lies behind the edge; of many faults the number."""
+    page = look(meshlite())
+    quiet = page.evaluate("fetch('/api/overview').then((answer) => answer.json())")
+    for change, head, text in VERDICTS:
+        overview = copy.deepcopy(quiet)
+        overview["faults"] = []
+        change(overview)
+        said = page.evaluate("async (it) => (await import('/page/verdict.js')).verdict(it)", overview)
+        assert " ".join(said[:2]) == head, change.__name__
+        assert text in " | ".join(said[2:]), change.__name__
+
+
+def test_a_mesh_that_hangs_is_not_live(meshlite: StartMeshlite, look: Open) -> None:
+    """Its connections stay, and no answer comes: within five seconds the page says so, and again when one comes."""
+    mesh = meshlite()
+    page = look(mesh, forgiven=GONE)
+    link = page.locator(".link")
+    expect(link).to_have_text("live")
+    mesh.send(signal.SIGSTOP)
+    try:
+        expect(link).to_have_text("no answer", timeout=6_000)
+        expect(page.get_by_text("The mesh does not answer.")).to_be_visible()
+    finally:
+        mesh.send(signal.SIGCONT)
+    expect(link).to_have_text("live")
+
+
+def hide(page: Page, hidden: bool) -> None:
+    """As the browser tells a page that another tab covers it."""
+    page.evaluate(
+        """(hidden) => {
+          Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+          document.dispatchEvent(new Event("visibilitychange"));
+        }""",
+        hidden,
+    )
+
+
+def test_a_tab_that_nobody_sees_holds_no_connection(meshlite: StartMeshlite, look: Open) -> None:
+    """It gives its stream back and asks nothing; seen again, it is told what it missed, and nothing twice."""
+    mesh = meshlite()
+    page = look(mesh)
+    story = page.get_by_label(STORY)
+    mesh.ask("PATCH", "/api/faults/slow-inventory", {"enabled": True})
+    expect(story).to_contain_text("slow-inventory switched on")
+    with page.expect_event("requestfailed", lambda request: request.url.endswith("/api/events")):
+        hide(page, True)
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    mesh.ask("PATCH", "/api/faults/slow-inventory", {"enabled": False})
+    page.wait_for_timeout(2_500)
+    assert requests == []
+    with page.expect_request("**/api/events") as again:
+        hide(page, False)
+    assert re.fullmatch("[0-9a-f]+-[0-9]+", again.value.headers["last-event-id"])
+    expect(story).to_contain_text("slow-inventory switched off")
+    assert story.inner_text().count("slow-inventory") == 2
+
+
+def test_the_story_begins_before_the_page_was_opened(meshlite: StartMeshlite, look: Open) -> None:
+    """Whatever the log has lost meanwhile: how a service went, and the seconds of the chart."""
+    mesh = meshlite()
+    mesh.ask("PUT", "/api/load", {"rate": 50, "seconds": 30})
+    mesh.ask("POST", "/api/services/users/kill")
+    page = look(mesh)
+    for _ in range(2):
+        expect(page.get_by_label(STORY)).to_contain_text("users stopped: killed")
+        expect(page.locator(".plots .u-over").first).to_be_visible()
+        assert page.get_by_label(STORY).inner_text().count("killed") == 1
+        page.reload()
+
+
+def test_any_token_can_be_given(meshlite: StartMeshlite, look: Open) -> None:
+    """Also one that is beyond Latin-1: a wrong one is said to be wrong, the right one stays; links that need it go."""
+    page = look(meshlite("control.token=žluťoučký-кот"), forgiven=GONE)
+    token = page.get_by_label("Token")
+    token.fill("пароль-пароль")
+    page.get_by_role("button", name="Open").click()
+    expect(page.get_by_role("alert")).to_have_text("That is not it.")
+    page.reload()
+    token.fill("žluťoučký-кот")
+    page.get_by_role("button", name="Open").click()
+    expect(page.locator(".link")).to_have_text("live")
+    page.reload()
+    expect(page.locator("[data-edge]")).to_have_count(3)
+    expect(page.get_by_role("link", name="API")).to_have_count(0)
+
+
+def test_a_fault_changes_its_kind_and_says_what_it_cannot_strike(meshlite: StartMeshlite, look: Open) -> None:
+    """What belonged to the old kind goes with it; what is wrong with a key that has no field is said all the same."""
+    mesh = meshlite()
+    page = look(mesh, forgiven=GONE)
+    rule = {"service": "users", "kind": "error", "statuses": {"500": 1}, "caller": "inventory"}
+    mesh.ask("PUT", "/api/faults/mixed", rule)
+    row = page.locator(".faults li").filter(has_text="mixed")
+    expect(row).to_contain_text("inventory never asks users")
+    row.get_by_role("button", name="Change").click()
+    form = page.locator(".fault-form")
+    form.get_by_text("Which requests").click()
+    form.get_by_label("Status").fill("500")
+    form.get_by_role("button", name="Change it").click()
+    expect(form.get_by_role("alert")).to_contain_text("statuses")
+    form.get_by_label("What it does").select_option("delay")
+    form.get_by_role("button", name="Change it").click()
+    expect(row).to_contain_text("users 5 s slow to inventory")
