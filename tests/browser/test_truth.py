@@ -229,3 +229,20 @@ def test_a_fault_changes_its_kind_and_says_what_it_cannot_strike(meshlite: Start
     form.get_by_label("What it does").select_option("delay")
     form.get_by_role("button", name="Change it").click()
     expect(row).to_contain_text("users 5 s slow to inventory")
+
+
+def test_what_cannot_be_done_is_said_in_words(meshlite: StartMeshlite, look: Open) -> None:
+    """A mesh that has gone, and one that refuses: each once, below and beside the form."""
+    mesh = meshlite()
+    page = look(mesh, forgiven=GONE)
+    form = page.locator(".fault-form")
+    form.get_by_label("What it does").select_option("delay")
+    form.get_by_label("Distribution").select_option("pareto")
+    form.get_by_role("button", name="Make it").click()
+    said = page.get_by_role("contentinfo")
+    expect(said).to_contain_text("pareto is a distribution around seconds")
+    assert said.inner_text().count("pareto is") == 1
+    mesh.stop()
+    form.get_by_label("Jitter, seconds").fill("0.5")
+    form.get_by_role("button", name="Make it").click()
+    expect(form.get_by_role("alert")).to_have_text("the mesh does not answer")

@@ -1,4 +1,4 @@
-"""`/api/history` and `/api/overview`: what the dashboard asks for."""
+"""`/api/history` and `/api/overview`: what was, and what is."""
 
 import asyncio
 from typing import Any

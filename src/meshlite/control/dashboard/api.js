@@ -32,14 +32,21 @@ export async function ask(method, path, body) {
     signal: AbortSignal.timeout(PATIENCE[method] ?? 60_000),
   };
   if (body !== undefined) sent.body = JSON.stringify(body);
-  const response = await fetch(path, sent);
-  const text = await response.text();
+  let response;
+  let text;
+  try {
+    response = await fetch(path, sent);
+    text = await response.text();
+  } catch {
+    throw new Refusal(0, { detail: "the mesh does not answer" });
+  }
   if (response.ok && token) sessionStorage.setItem(KEY, token);
   let answer = {};
   try {
     answer = text ? JSON.parse(text) : {};
   } catch {
     // not ours: whatever stands between us and the mesh answered
+    if (response.ok) throw new Refusal(0, { detail: "the answer is not the mesh's" });
   }
   if (response.status === 401) set({ link: "locked" });
   if (!response.ok) throw new Refusal(response.status, answer);
@@ -69,8 +76,7 @@ export async function act(action) {
     for (const request of action.requests) await ask(request.method, request.path, request.body);
     set({ command: { text, state: "done", said: action.label } });
   } catch (error) {
-    const why = error instanceof Refusal ? error.message : "the mesh does not answer";
-    set({ command: { text, state: "failed", said: `${action.label}: ${why}` } });
+    set({ command: { text, state: "failed", said: `${action.label}: ${error.message}` } });
     if (action.raises) throw error;
   } finally {
     action.then?.();

@@ -130,6 +130,7 @@ async function read() {
     }
   } finally {
     clearTimeout(quiet);
+    cut.abort(); // whatever ended it, the connection is given back
   }
 }
 
