@@ -176,8 +176,8 @@ async def test_a_wrong_config_is_all_said_at_once(tmp_path: Path) -> None:
         code, out, err = await run(tmp_path, *arguments)
         assert (code, out) == (2, "")
         assert err.splitlines() == [
-            "meshlite: config.toml: policy.timeout: expected `float` > 0.0, got 0",
-            "meshlite: config.toml: services.users.port: expected `int`, got 'x'",
+            "meshlite: config.toml: policy.timeout: expected a number above 0, got 0",
+            "meshlite: config.toml: services.users.port: expected a whole number, got 'x'",
         ]
     (tmp_path / "config.toml").write_text("[edges.orders.users]\nattempt_timeout = 0.5\n")
     code, out, err = await run(tmp_path, "check")

@@ -240,7 +240,7 @@ def test_a_narrow_terminal_is_shown_less(fake: FakeControl) -> None:
 def test_a_file_that_is_wrong_is_said_above_all(run: Run, fake: FakeControl) -> None:
     """Since when, and the first of what is wrong; and what waits for a restart."""
     config = {
-        "problems": ["config.toml: policy.timeout: expected `float` > 0.0, got 0", "b"],
+        "problems": ["config.toml: policy.timeout: expected a number above 0, got 0", "b"],
         "problems_since": "2026-01-02T03:04:05.678901Z",
         "needs_restart": ["mesh.seed", "control.port"],
     }
@@ -250,7 +250,7 @@ def test_a_file_that_is_wrong_is_said_above_all(run: Run, fake: FakeControl) -> 
     assert out.splitlines()[:6] == [
         "config",
         "  the file is wrong since 2026-01-02 03:04:05 UTC, what was in force stays:",
-        "    config.toml: policy.timeout: expected `float` > 0.0, got 0 (and 1 more)",
+        "    config.toml: policy.timeout: expected a number above 0, got 0 (and 1 more)",
         "  waits for a restart: mesh.seed, control.port",
         "",
         "services",
@@ -541,7 +541,7 @@ def test_a_refusal_is_said_in_lines_and_exit_2(
     ("arguments", "said"),
     [
         (["status", "--set", "control.port=0"], "name the one to ask with --set control.port=PORT"),
-        (["status", "--set", "policy.timeout=0"], "policy.timeout: expected `float` > 0.0, got 0"),
+        (["status", "--set", "policy.timeout=0"], "policy.timeout: expected a number above 0, got 0"),
         (["status", "--set", "x"], "--set 'x': expected KEY=VALUE, such as services.users.port=9080"),
         (["status", "--config", "none.toml"], "none.toml: cannot be read: No such file or directory"),
         (["status", "--set", 'control.token="12345678\\n"'], "at least 8 printable characters"),

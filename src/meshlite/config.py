@@ -22,6 +22,7 @@ HOT = ("log", "policy", "edges", "faults")
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$(?!\n)")]
+NAME_FORM = "at most 63 lower-case letters, digits and hyphens"
 Port = Annotated[int, Meta(ge=0, le=65_535)]
 
 
@@ -219,7 +220,7 @@ def check(layers: Layers) -> list[Fault]:
 
 def _nothing(path: tuple[str | int, ...]) -> str:
     """How a key says that it has no value: `false` where that switches something off, and else not at all."""
-    return " | false" if path and path[-1] in SWITCHES else ""
+    return " or false" if path and path[-1] in SWITCHES else ""
 
 
 def _check(merged: Json) -> list[Fault]:
@@ -297,7 +298,7 @@ def _check_edges(merged: Json) -> list[Fault]:
 
 def _check_fault(name: str, rule: object) -> list[Fault]:
     path = ("faults", name)
-    found = [Fault(path, "expected a name of lower-case letters, digits and hyphens") for _ in faults(name, Name)]
+    found = [Fault(path, f"expected a name of {NAME_FORM}") for _ in faults(name, Name)]
     if not _is_table(rule):
         return [*found, Fault(path, f"expected a table, got {shown(rule)}")]
     if rule.get("kind") in KINDS:

@@ -4,6 +4,7 @@ The typed conversion is msgspec's; only when it refuses is the value walked, so 
 """
 
 import difflib
+import re
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -131,12 +132,43 @@ def _form(kind: Any) -> str | None:
     return next(filter(None, map(_form, get_args(kind))), None)
 
 
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "a text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a table",
+    "null": "null",
+    "false": "false",
+}
+_BOUNDS = {"<=": "of at most", ">=": "of at least", "<": "below", ">": "above"}
+_LENGTHS = {"<=": "of length at most", ">=": "of length at least"}
+
+
+def _plain(text: str) -> str:
+    """What msgspec says of a type and its bounds, in words: "expected a number of at most 86400"."""
+
+    def kinds(found: re.Match[str]) -> str:
+        return " | ".join(_KINDS.get(kind, kind) for kind in found[1].split(" | "))
+
+    def bound(found: re.Match[str]) -> str:
+        words = _LENGTHS if found[1] else _BOUNDS
+        return f" {words[found[2]]} {found[3].removesuffix('.0')}"
+
+    return _BOUND.sub(bound, _TYPE.sub(kinds, text))
+
+
+_TYPE = re.compile(r"`([a-z |]+)`")
+_BOUND = re.compile(r"( of length)? (<=|>=|<|>) (-?[0-9.e+]+)")
+
+
 def _text(error: msgspec.ValidationError, value: object, kind: Any) -> str:
     if str(error).startswith("Invalid enum value") and (choices := _choices(kind)):
         return f"expected {' or '.join(choices)}, got {value!r:.40}"
     if "matching regex" in str(error) and (form := _form(kind)):
         return f"expected {form}, got {value!r:.60}"
-    text = str(error).split(" - at ", maxsplit=1)[0].replace("Expected", "expected")
+    text = _plain(str(error).split(" - at ", maxsplit=1)[0].replace("Expected", "expected"))
     text = text.replace("Object missing", "missing").replace("Object contains", "has an").replace("Invalid", "invalid")
     if isinstance(value, str | int | float) and len(given := shown(value)) <= _SHOWN:
         text = f"{text.partition(', got ')[0]}, got {given}"

@@ -84,6 +84,22 @@ async def test_there_are_only_so_many(start_mesh: StartMesh) -> None:
     assert (await ask(world, "PUT", "f2", HANG)).status == 409
 
 
+@pytest.mark.parametrize(
+    ("name", "body", "says"),
+    [
+        ("f", {"seconds": 1e9}, "expected a number of at most 86400, got 1000000000"),
+        ("f", {"times": 0}, "expected a whole number of at least 1, got 0"),
+        ("f", {"seconds": "x"}, "expected a number, got 'x'"),
+        ("x" * 80, {}, "expected at most 63 lower-case letters, digits and hyphens, got 'xxx"),
+    ],
+)
+async def test_what_is_wrong_is_said_in_words(world: World, name: str, body: dict[str, Any], says: str) -> None:
+    """Nobody needs to know Python's types to understand it."""
+    refused = await ask(world, "PUT", name, {"service": "users", "kind": "delay", "seconds": 1, **body})
+    assert refused.status == 422
+    assert refused.json["errors"][0]["detail"].startswith(says)
+
+
 async def test_put_replaces_what_the_file_says_too(start_mesh: StartMesh, tmp_path: Path) -> None:
     """No key of the file's comes back: not by a second PUT, not after a DELETE."""
     file = tmp_path / "config.toml"

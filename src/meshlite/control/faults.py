@@ -7,7 +7,7 @@ from aiohttp import web
 from msgspec import UNSET, Struct, defstruct
 from msgspec.structs import fields
 
-from meshlite.config import MOST_FAULTS, Name
+from meshlite.config import MOST_FAULTS, NAME_FORM, Name
 from meshlite.control.base import MESH, routes, unknown
 from meshlite.control.text import reply
 from meshlite.lint import astray
@@ -115,7 +115,7 @@ async def read_fault(request: web.Request) -> web.Response:
 async def put_fault(request: web.Request) -> web.Response:
     mesh, name, table = request.app[MESH], request.match_info["name"], await _table(request)
     if faults(name, Name):
-        detail = f"expected lower-case letters, digits and hyphens, got {name!r:.70}"
+        detail = f"expected {NAME_FORM}, got {name!r:.70}"
         raise invalid([Wrong(("name",), detail)], pointers=False)
     is_new = name not in mesh.config.faults
     if is_new and (count := len(mesh.config.faults)) >= MOST_FAULTS:
