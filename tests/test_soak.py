@@ -46,9 +46,10 @@ EVERY = 3.0
 MOST = {"rss, KB": 1_000.0, "files": 20.0, "tasks": 20.0, "timers": 20.0}
 """What may come a minute, in the second half of a storm of ten minutes: 60 bytes a request would be too much.
 Before, caches are filled: pages of the databases, rows, the last lines of the log."""
-LEFT = {"files": 0, "tasks": 0, "timers": 1, "threads": 4, "objects": 10_000}
-"""How many more there may be when all people have gone than before they came. libuv has four threads for its use; of
-objects, garbage not counted, there are the last thousand lines of the log and as many events."""
+LEFT = {"files": 0, "tasks": 0, "timers": 1, "threads": 5, "objects": 10_000}
+"""How many more there may be when all people have gone than before they came. libuv has four threads for its use, and
+the page's files were read in one; of objects, garbage not counted, there are the last
+thousand lines of the log and as many events."""
 Sample = dict[str, float]
 
 

@@ -1,6 +1,7 @@
 """What befalls the mesh in the soak: every kind of fault, services that go and come, edits, guests of every sort."""
 
 import asyncio
+import json
 import socket
 import time
 from collections.abc import Awaitable, Callable
@@ -30,6 +31,16 @@ SELDOM = {"hang": 0.05, "block": 0.01, "throttle": 0.2}
 """How probable those are at most that would hold up everybody."""
 SETTLED = 3.0
 """Seconds after a service was taken away, or came back, in which connections may still be seen to break."""
+PAGE = (
+    "/",
+    "/api/overview",
+    "/api/load",
+    "/api/history?name=orders%E2%86%92inventory",
+    "/api/traces?limit=50",
+    "/api/traces?order=slowest&outcome=failed",
+    "/api/logs?limit=100",
+    "/api/config?prefix=edges.orders.",
+)
 BUNDLE = b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
@@ -55,6 +66,7 @@ class Weather:
         self._random = random
         self._crowd = crowd
         self._number = 0
+        self._streams = False
 
     async def rage(self, until: asyncio.Event) -> None:
         """Until it is over; then the sky is cleared: no fault, every service there, the file as it was."""
@@ -68,6 +80,7 @@ class Weather:
             (1, self._mode),
             (1, self._reset),
             (1, self._crowding),
+            (2, self._traffic),
         ]
         weights, names = [weight for weight, _ in acts], [act for _, act in acts]
         async with aiohttp.ClientSession() as self._client:
@@ -77,6 +90,7 @@ class Weather:
                 self.done[act.__name__] = self.done.get(act.__name__, 0) + 1
                 with suppress(TimeoutError):
                     await asyncio.wait_for(until.wait(), self._random.uniform(1.0, 3.0))
+            await self._no_traffic()
             self._file.write_text(self._original)
             await asyncio.sleep(1.5)  # the file is seen within a second
             await self._reset()
@@ -149,6 +163,21 @@ class Weather:
     async def _reset(self) -> None:
         await self._ask("POST", "/api/reset")
 
+    async def _traffic(self) -> None:
+        """A stream of the control plane's own; whether it ends by itself or is ended, what it sent is counted."""
+        await self._no_traffic()
+        body = {"rate": self._random.uniform(1, 30), "seconds": self._random.uniform(1, 10)}
+        await self._ask("PUT", "/api/load", body)
+        self._streams = True
+
+    async def _no_traffic(self) -> None:
+        if self._streams:
+            done = json.loads(await self._ask("DELETE", "/api/load"))
+            counts = ("ok", "degraded", "refused", "failed", "given_up")
+            assert done["sent"] == sum(done[name] for name in counts), done
+            self._books.traffic += done["sent"]
+            self._streams = False
+
     async def _crowding(self) -> None:
         """More connections than a port may have: those beyond are refused, and nobody who is inside is harmed."""
         host, port = self._urls["inventory"].removeprefix("http://").split(":")
@@ -163,8 +192,8 @@ class Weather:
 
 
 async def guests(urls: dict[str, str], books: Books, random: Random, until: asyncio.Event) -> None:
-    """Readers of events that come and go, deaf ones among them; scrapes; who takes no answer; who talks nonsense."""
-    acts = (_reader, _deaf_reader, _scrape, _slow_reader, _nonsense, _half_a_header)
+    """Readers of events and open pages, deaf readers among them; scrapes; who takes no answer; who talks nonsense."""
+    acts = (_page, _reader, _deaf_reader, _scrape, _slow_reader, _nonsense, _half_a_header)
     while not until.is_set():
         act = random.choice(acts)
         with suppress(OSError, asyncio.IncompleteReadError, aiohttp.ClientError):
@@ -181,6 +210,23 @@ async def _reader(urls: dict[str, str], books: Books, random: Random) -> None:
                 books.counts["events"] += 1
     finally:
         reader.close()
+
+
+async def _page(urls: dict[str, str], books: Books, random: Random) -> None:
+    """Somebody has the dashboard open: what it asks again and again, while its stream is read."""
+    stream = asyncio.create_task(_reader(urls, books, random))
+    try:
+        async with aiohttp.ClientSession(urls["control"]) as client:
+            while not stream.done():
+                for path in PAGE:
+                    async with client.get(path) as response:
+                        assert response.status == 200, path
+                        await response.read()
+                        books.counts["polls"] += 1
+                await asyncio.wait([stream], timeout=1.0)
+    finally:
+        stream.cancel()
+        await asyncio.gather(stream, return_exceptions=True)
 
 
 def _deaf(url: str) -> socket.socket:
