@@ -293,7 +293,7 @@ async def test_they_arrive_over_otlp(aiohttp_server: Any) -> None:
 @pytest.mark.parametrize(
     ("environ", "said"),
     [
-        ({"OTEL_TRACES_EXPORTER": "otlp"}, "pip install 'meshlite[otel]'"),
+        ({"OTEL_TRACES_EXPORTER": "otlp"}, "pip install opentelemetry-sdk "),
         ({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "only http/protobuf is spoken here"),
         ({}, ""),
     ],
