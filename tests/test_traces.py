@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -460,6 +461,22 @@ def test_a_flood_of_good_answers_pushes_out_none_that_is_worth_a_look() -> None:
     assert len(reasons) <= rooms.LATEST + 3 + rooms.SLOWEST
 
 
+def test_the_latest_reach_back_three_seconds_however_many_there_are() -> None:
+    """Of a thousand a second a tenth is kept, evenly; of few, each."""
+    kept = Kept()
+    for _ in range(10_000):
+        kept.now += 0.001
+        kept.add()
+    starts = sorted(trace.start for trace, why in kept.traces.kept() if why == "latest")
+    assert kept.now - starts[0] == pytest.approx(rooms.REACH, abs=0.1)
+    assert max(later - sooner for sooner, later in pairwise(starts)) < 0.03
+    kept.now += 60
+    for _ in range(5):
+        kept.now += 0.001
+        last = kept.add()
+        assert kept.reasons()[last] == "latest"
+
+
 @pytest.mark.parametrize("flood", [{"fault": "f"}, {"inner": "timeout"}, {"outcome": "http_503", "fault": "f"}])
 def test_what_failed_by_itself_survives_a_flood_of_what_was_meant_to(flood: dict[str, str]) -> None:
     """A fault that strikes every request, or an open breaker, has a room of its own."""
@@ -476,6 +493,7 @@ def test_the_slowest_of_each_operation_are_kept_and_go_with_their_time() -> None
     kept = Kept()
     slow = [kept.add(1 + number / 10, route="/b") for number in range(10)]
     for _ in range(1_000):
+        kept.now += 0.01
         kept.add(route="/a")
     reasons = kept.reasons()
     assert [reasons.get(one) for one in slow] == [None, None] + ["slow"] * 8

@@ -15,6 +15,8 @@ from meshlite.events import UNMATCHED
 from meshlite.spans import OK, CallSpan, ServerSpan, Span, Trace, Tracer
 
 LATEST = 300
+REACH = 3.0
+"""Seconds that the latest reach back at least: of more good answers than fit into that, some are left out."""
 ROOM = 150
 SLOWEST = 8
 """Traces kept of each operation, for each of two spells."""
@@ -57,6 +59,7 @@ class Traces(Tracer):
         super().__init__(clock)
         self.export: Export | None = None
         self._latest: deque[Trace] = deque(maxlen=LATEST)
+        self._next = 0.0  # when one more of many good answers is to be kept
         self._rooms: dict[Room, deque[Trace]] = {
             "injected": deque(maxlen=ROOM),
             "failed": deque(maxlen=ROOM),
@@ -65,7 +68,6 @@ class Traces(Tracer):
         self._slowest: dict[tuple[str, str, str], _Slowest] = {}
 
     def ended(self, trace: Trace, root: ServerSpan | CallSpan) -> None:
-        self._latest.append(trace)
         room = _room(trace, root)
         if room is None:
             key = (
@@ -76,11 +78,15 @@ class Traces(Tracer):
             slowest = self._slowest.get(key)
             if slowest is None:
                 slowest = self._first(key)
-            end = root.start + root.seconds
+            end, latest = root.start + root.seconds, self._latest
+            if end >= self._next or len(latest) < LATEST or end - latest[0].start >= REACH:
+                self._next = end + REACH / LATEST
+                latest.append(trace)
             if root.seconds > slowest.least or end >= slowest.until:
                 slowest.take(trace, root.seconds, end)
         else:
             trace.room = room
+            self._latest.append(trace)
             self._rooms[room].append(trace)
         if self.export is not None:
             self.export(trace, (*trace.spans, root))
