@@ -48,7 +48,7 @@ async def shell(script: str, folder: Path, urls: dict[str, str]) -> str:
 async def test_every_shell_command_does_what_the_text_says(tmp_path: Path) -> None:
     """From the first curl to the healed breaker, in the README's order, against a real process."""
     shutil.copy(ROOT / "config.toml", tmp_path)
-    _, setup, reads, order, flip, slow, refused, heal, commands, check, tests = blocks("sh")
+    setup, reads, order, _, flip, slow, refused, heal, commands, check, tests = blocks("sh")
     assert setup.strip() == "python3 -m venv .venv && .venv/bin/pip install -q . && .venv/bin/python -m meshlite"
     ci = (ROOT / ".ci/run").read_text()
     assert tests.strip() in ci, "CI runs the README's test command"
@@ -80,7 +80,7 @@ async def test_every_shell_command_does_what_the_text_says(tmp_path: Path) -> No
 @pytest.mark.slow
 async def test_the_demo_says_what_the_text_shows(tmp_path: Path) -> None:
     """The command is there, and what it prints has the lines of the README's table; here of a much shorter story."""
-    assert blocks("sh")[0].strip().endswith("&& .venv/bin/python -m meshlite demo")
+    assert ".venv/bin/python -m meshlite demo\n" in blocks("sh")
     short = "from dataclasses import replace\nfrom meshlite.demo.scenario import Phases\n"
     short += "from meshlite.demo.slow import SCENARIO\nSCENARIO = replace(SCENARIO, phases=Phases(0.2, 0.6, 0.3))\n"
     (tmp_path / "short.py").write_text(short)
