@@ -42,7 +42,7 @@ SCENARIO = Scenario(
     quick=Phases(0.5, 2, 1),
     rows=(
         Row("served", "served a second, in the rush's second half", served, ""),
-        Row("typical", "their typical wait", wait, "s"),
+        Row("typical", "typical wait of whom it served in all the rush", wait, "s"),
         Row("refused", "told at once: come back later", got(["refused"]), "%"),
         Row("lost", "left after a second, for nothing", got(["timed_out"]), "%"),
         Row("after", "long after the rush: served", lambda seen: share(seen.at_last(), *DONE), "%"),
