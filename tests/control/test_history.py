@@ -70,7 +70,7 @@ async def test_what_was_never_asked_is_empty(world: World) -> None:
     found = await history(world, "?name=inventory")
     assert found["series"]["inventory"]["rate"] == [0.0] * len(found["times"])
     unknown = await world.get("control", "/api/history?name=orders-%3Einventory")
-    assert (unknown.status, "orders→inventory" in unknown.json["detail"]) == (422, True)
+    assert (unknown.status, "orders→inventory" in unknown.json["detail"]) == (404, True)
 
 
 def test_it_has_an_end() -> None:

@@ -12,13 +12,11 @@ from typing import Annotated, Any, NamedTuple
 from aiohttp import web
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from meshlite.control.base import MESH, routes
+from meshlite.control.base import MESH, routes, unknown
 from meshlite.control.rates import Rate
 from meshlite.control.text import reply
 from meshlite.events import BreakerMoved
-from meshlite.validation import Fault
 from meshlite.wire.messages import Text, query
-from meshlite.wire.problems import invalid
 
 SECONDS = 600
 MOVES = 500
@@ -142,12 +140,12 @@ def _series(seconds: list[_Second], name: str) -> Series:
     "The last ten minutes, second by second",
     {200: HistoryView},
     query=HistoryQuery,
-    problems=("invalid-fields",),
+    problems=("invalid-fields", "not-found"),
 )
 async def get_history(request: web.Request) -> web.Response:
     asked = query(request, HistoryQuery)
     mesh = request.app[MESH]
     known = [*mesh.services, *(edge.name for edge in mesh.edges.values()), "control"]
     if asked.name is not None and asked.name not in known:
-        raise invalid([Fault(("name",), f"unknown; known: {', '.join(known)}")], pointers=False)
+        raise unknown("service or edge", asked.name, known)
     return reply(request.app[HISTORY].view(asked.name, asked.seconds))
