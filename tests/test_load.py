@@ -38,6 +38,8 @@ async def test_everyone_is_served_and_nothing_grows(world: World) -> None:
     before = await consistent(world)
     stream, answers = load(world)
     await stream.run(20, 30)
+    ids = [line["request_id"] for line in world.logged("request.completed") if line["caller"] == "external"]
+    assert sum(number.startswith("load-") for number in set(ids)) == sum(t.sent for t in stream.tallies.values())
     assert {answer.outcome for answer in answers} == {"ok"}
     assert {answer.kind for answer in answers} == set(KINDS)
     sent = sum(tally.sent for kind, tally in stream.tallies.items() if kind != "cancel")

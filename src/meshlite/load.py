@@ -20,6 +20,7 @@ import msgspec
 from msgspec import Struct
 from yarl import URL
 
+from meshlite.propagation import REQUEST_ID
 from meshlite.telemetry.histogram import Child
 from meshlite.wire.degraded import HEADER as DEGRADED
 
@@ -179,8 +180,9 @@ class Load:
         tally, asked = self.tallies[kind], self._clock()
         tally.sent += 1
         done = None
+        named = {REQUEST_ID: f"load-{uuid.uuid4().hex[:16]}", **(headers or {})}
         try:
-            async with session.request(method, url, data=body, headers=headers, timeout=self._timeout) as response:
+            async with session.request(method, url, data=body, headers=named, timeout=self._timeout) as response:
                 content = await response.read()
             if response.status < 300:
                 done = _body(content)

@@ -56,8 +56,6 @@ class Books:
     promised: dict[str, str] = field(default_factory=dict)
     """Orders that were answered 201, and what they must be in the end: "confirmed", "cancelled", or "" for either."""
     counts: Counter[str] = field(default_factory=Counter)
-    traffic: int = 0
-    """How many requests the control plane says it has sent itself: they bear ids of the mesh's."""
     numbers: "count[int]" = field(default_factory=count)
 
     def note(self, request_id: str, answered_id: str, seen: Seen) -> None:
