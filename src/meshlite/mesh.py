@@ -41,8 +41,8 @@ class Mesh:
 
     Use it as an async context manager. `config` is what it runs on; `log` is where its facts go, `access`, where given,
     where requests' lines go instead; `reload`, where given, is called when the config's file changes, and what it
-    returns is taken up; `set_level` is told the least that is to be logged; `export`, where given, gets every span of
-    every trace. `clock` is monotonic, in seconds: a test in virtual time gives the loop's.
+    returns is taken up; `set_level` is told the least that is to be logged; `export`, where given, gets each span that
+    a trace keeps. `clock` is monotonic, in seconds: a test in virtual time gives the loop's.
     """
 
     def __init__(

@@ -95,9 +95,9 @@ class Database:
     async def write(self, job: Job[T]) -> T:
         """Run `job` in a transaction and return its result once that is durable.
 
-        It runs on the loop, so it is short: a few rows by key.
-        What `job` raises comes out of here, and then nothing that it did is kept. Raises StorageError when SQLite or
-        the disk cannot. A caller that is cancelled while it waits does not undo a write that has been queued.
+        It runs on the loop, so it is short: a few rows by key. What `job` raises comes out of here, and then nothing
+        that it did is kept. Raises StorageError when SQLite or the disk cannot. A caller that is cancelled while it
+        waits does not undo a write that has been queued.
         """
         if self._closed:
             raise StorageError("the database has been closed")
@@ -210,7 +210,7 @@ def _connect(path: Path | str, patience: float) -> sqlite3.Connection:
 
 
 class _Failed:
-    """A job's error, on its way from the writer's thread to whoever waits."""
+    """A job's error, on its way to whoever waits."""
 
     __slots__ = ("error",)
 
