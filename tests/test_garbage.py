@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+from aiohttp import web
 
 from tests.conftest import World
 
@@ -49,3 +50,17 @@ async def test_a_refusal_leaves_no_frames(world: World, name: str) -> None:
     gc.set_debug(0)
     frames = Counter(thing.f_code.co_qualname for thing in gc.garbage if type(thing).__name__ == "frame")
     assert {place: number for place, number in frames.items() if number >= 20} == {}
+
+
+async def test_a_restarted_service_leaves_nothing_of_the_one_before(world: World) -> None:
+    """Its application, and all that this knows, is free: however often a service restarts, there is one of it."""
+
+    def applications() -> int:
+        gc.collect()
+        return sum(isinstance(thing, web.Application) for thing in gc.get_objects())
+
+    before = applications()
+    for _ in range(3):
+        assert (await world.ask("GET", "users", "/users/1")).status == 200
+        await world.mesh.restart_service("users")
+    assert applications() == before

@@ -4,7 +4,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 
-from aiohttp import web
+from aiohttp import web, web_app
 
 from meshlite.config import LimitsSection
 from meshlite.errors import StartError
@@ -147,8 +147,19 @@ class Listener:
             refusal.cut()
         if self._runner is not None:
             await self._runner.cleanup()
+            _forget_chains()
         if self._everyone is not None:
             self._everyone -= self._open
+
+
+def _forget_chains() -> None:
+    """Have aiohttp forget the middlewares' chains that it keeps for the last 1,024 handlers, of all applications.
+
+    They keep their applications, with all that these know, alive: one more at each start of a service.
+    """
+    clear = getattr(getattr(web_app, "_cached_build_middleware", None), "cache_clear", None)
+    if clear is not None:
+        clear()
 
 
 async def _until(done: Callable[[], bool], patience: Callable[[], bool]) -> None:
