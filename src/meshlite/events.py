@@ -5,7 +5,7 @@ published the fact goes on as if nothing had happened.
 """
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, TypeVar, cast
 
 from msgspec import Struct
 
@@ -23,6 +23,9 @@ class Fact(Struct, frozen=True):
     """What all facts have: a name. They are msgspec's structs because one is made for every request."""
 
     name: ClassVar[str]
+
+
+F = TypeVar("F", bound=Fact)
 
 
 class RequestCompleted(Fact, frozen=True, omit_defaults=True):
@@ -137,10 +140,10 @@ class Bus:
         self._sinks: dict[type[Fact], list[Sink]] = {kind: [] for kind in Fact.__subclasses__()}
         self._on_broken_sink = on_broken_sink
 
-    def subscribe(self, sink: Sink, *kinds: type[Fact]) -> None:
+    def subscribe(self, sink: Callable[[F], None], *kinds: type[F]) -> None:
         """Hand `sink` every fact of these kinds; of all kinds where none is named."""
         for kind in kinds or self._sinks:
-            self._sinks[kind].append(sink)
+            self._sinks[kind].append(cast(Sink, sink))
 
     def publish(self, fact: Fact) -> None:
         for sink in self._sinks[type(fact)]:

@@ -69,8 +69,8 @@ class Mesh:
         if export is not None:
             self.traces.export = self._guarded(export)
         self.bus = bus
-        self.bus.subscribe(logs.sink(log, access or logs.through(log)))
-        self.bus.subscribe(self.metrics.sink)
+        self.bus.subscribe(logs.sink(log, access or logs.through(log)), *logs.KINDS)
+        self.metrics.listen(self.bus)
         self._control = control
         self._reload = reload
         self._set_level = set_level

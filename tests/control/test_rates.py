@@ -20,10 +20,10 @@ class Sampled:
         self.task = asyncio.create_task(self.rates.run(self.seconds.append))
 
     def request(self, status: int = 200, ms: float = 1.0, service: str = "users", route: str = "/users") -> None:
-        self.metrics.sink(RequestCompleted(service, "GET", route, status, ms, "id", "external"))
+        self.metrics.request(RequestCompleted(service, "GET", route, status, ms, "id", "external"))
 
     def call(self, outcome: str) -> None:
-        self.metrics.sink(CallCompleted("users", "orders", outcome, 1, 0.002))
+        self.metrics.call(CallCompleted("users", "orders", outcome, 1, 0.002))
 
     @property
     def users(self) -> Rate:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import aiohttp
 import msgspec
+from aiohttp import hdrs
 from aiohttp.client_middlewares import ClientHandlerType, ClientMiddlewareType
 from aiohttp_retry import RetryClient
 from yarl import URL
@@ -165,7 +166,7 @@ class Edge:
         data = None
         if json is not None:
             data = msgspec.json.encode(json)
-            sent_headers["Content-Type"] = "application/json"
+            sent_headers[hdrs.CONTENT_TYPE] = "application/json"
         trace, span = self._begun(inbound, started, f"{method} {route or path}")
         url = self._url + path
         span.url = url.partition("?")[0]

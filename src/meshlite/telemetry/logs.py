@@ -19,6 +19,7 @@ from meshlite import propagation
 from meshlite.events import (
     PROBES,
     BreakerMoved,
+    CallCompleted,
     ConfigApplied,
     ConfigDeferred,
     ConfigRejected,
@@ -33,6 +34,7 @@ from meshlite.validation import one_line
 
 _BUFFER = 4 * 1024 * 1024
 _PAUSE = 0.1
+_MILLISECONDS = tuple(f".{number:03d}Z" for number in range(1000))
 
 
 class Writer:
@@ -99,16 +101,17 @@ class _BytesSink:
 
 
 def _wall_clock() -> Callable[[], str]:
-    """The time in RFC 3339, UTC, to the millisecond; the part up to the second is formatted once a second."""
+    """The time in RFC 3339, UTC, to the millisecond; what is formatted is formatted once."""
     second, prefix = 0, ""
 
     def now() -> str:
         nonlocal second, prefix
         moment = time.time()
-        if int(moment) != second:
+        past = moment - second
+        if not 0 <= past < 1:
             second = int(moment)
-            prefix = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return f"{prefix}.{int(moment * 1000) % 1000:03d}Z"
+            past, prefix = moment - second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return prefix + _MILLISECONDS[int(past * 1000)]
 
     return now
 
@@ -263,8 +266,12 @@ def _is_a_look(fact: RequestCompleted) -> bool:
     return fact.service == "control" and fact.method in ("GET", "HEAD")
 
 
+KINDS = tuple(kind for kind in Fact.__subclasses__() if kind is not CallCompleted)
+"""Those facts that have a line. A call's is its callee's request."""
+
+
 def sink(log: FilteringBoundLogger, access: Callable[[RequestCompleted], None]) -> Callable[[Fact], None]:
-    """The sink that writes one line per fact, keys only."""
+    """The sink that writes one line for each fact of `KINDS`, keys only."""
 
     def write(fact: Fact) -> None:
         match fact:
@@ -290,7 +297,5 @@ def sink(log: FilteringBoundLogger, access: Callable[[RequestCompleted], None]) 
                 log.warning(fact.name, keys=fact.keys)
             case ConfigRejected():
                 log.error(fact.name, path=fact.path, problems="; ".join(fact.problems))
-            case _:
-                pass  # a call's line is its callee's request
 
     return write

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Gauge, PlatformCollector, Proce
 from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 
-from meshlite.events import PROBES, BreakerMoved, CallCompleted, Fact, RequestCompleted
+from meshlite.events import PROBES, BreakerMoved, Bus, CallCompleted, RequestCompleted
 from meshlite.resilience.edge import Edge
 from meshlite.resilience.facts import State
 from meshlite.telemetry.histogram import Child, Counts, Histogram
@@ -106,17 +106,18 @@ class Metrics:
 
         return observe
 
-    def sink(self, fact: Fact) -> None:
-        """Count one fact."""
-        match fact:
-            case RequestCompleted():
-                self._request(fact)
-            case CallCompleted():
-                self._call(fact)
-            case BreakerMoved():
-                self._moves.values[fact.caller, fact.callee, fact.new] += 1
+    def listen(self, bus: Bus) -> None:
+        """Count what `bus` tells of from now on."""
+        bus.subscribe(self.request, RequestCompleted)
+        bus.subscribe(self.call, CallCompleted)
+        bus.subscribe(self.move, BreakerMoved)
 
-    def _request(self, fact: RequestCompleted) -> None:
+    def move(self, fact: BreakerMoved) -> None:
+        """Count a breaker's move."""
+        self._moves.values[fact.caller, fact.callee, fact.new] += 1
+
+    def request(self, fact: RequestCompleted) -> None:
+        """Count a request."""
         key = (fact.service, fact.route, fact.method, fact.status // 100)
         child = self._of_request.get(key)
         if child is None:
@@ -129,7 +130,8 @@ class Metrics:
             for name in fact.fault.split(","):
                 self._injected.values[fact.service, name] += 1
 
-    def _call(self, fact: CallCompleted) -> None:
+    def call(self, fact: CallCompleted) -> None:
+        """Count a call, and its attempts."""
         key = (fact.caller, fact.callee, fact.outcome)
         kept = self._of_call.get(key)
         if kept is None:

@@ -24,6 +24,8 @@ SPELL = 300.0
 OPERATIONS = 64
 """Operations whose slowest are kept; those that come later have none."""
 
+_APART = REACH / LATEST
+
 PROTOCOL = "http/protobuf"
 """The one of OTLP's that is spoken."""
 
@@ -68,23 +70,21 @@ class Traces(Tracer):
         self._slowest: dict[tuple[str, str, str], _Slowest] = {}
 
     def ended(self, trace: Trace, root: ServerSpan | CallSpan) -> None:
-        room = _room(trace, root)
-        if room is None:
+        if not trace.struck and not trace.flawed and root.outcome == OK:
             key = (
                 (root.service, root.method, root.route)
                 if isinstance(root, ServerSpan)
                 else (root.service, root.callee, root.operation)
             )
-            slowest = self._slowest.get(key)
-            if slowest is None:
-                slowest = self._first(key)
-            end, latest = root.start + root.seconds, self._latest
+            slowest = self._slowest.get(key) or self._first(key)
+            seconds = root.seconds
+            end, latest = root.start + seconds, self._latest
             if end >= self._next or len(latest) < LATEST or end - latest[0].start >= REACH:
-                self._next = end + REACH / LATEST
+                self._next = end + _APART
                 latest.append(trace)
-            if root.seconds > slowest.least or end >= slowest.until:
-                slowest.take(trace, root.seconds, end)
-        else:
+            if seconds > slowest.least or end >= slowest.until:
+                slowest.take(trace, seconds, end)
+        elif (room := _room(trace, root)) is not None:
             trace.room = room
             self._latest.append(trace)
             self._rooms[room].append(trace)

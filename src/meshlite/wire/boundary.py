@@ -10,7 +10,7 @@ from types import FrameType
 
 import msgspec
 import structlog
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
 
 from meshlite import propagation
@@ -57,10 +57,9 @@ def _told(
     seconds: float,
 ) -> ServerSpan:
     """The span of a request that has ended."""
-    if status < 500 and status != CLIENT_CLOSED_REQUEST:
-        outcome = OK
-    else:
-        outcome = "cancelled" if status == CLIENT_CLOSED_REQUEST else f"http_{status}"
+    outcome = OK
+    if status >= 500 or status == CLIENT_CLOSED_REQUEST:
+        outcome = f"http_{status}" if status >= 500 else "cancelled"
     return ServerSpan(
         inbound.span_id,
         inbound.parent_id,
@@ -136,7 +135,7 @@ class Boundary:
         response = problem.response()
         request_id = propagation.new_id()
         response.headers[propagation.REQUEST_ID] = request_id
-        response.headers["Server"] = propagation.SERVER
+        response.headers[hdrs.SERVER] = propagation.SERVER
         self._bus.publish(RequestCompleted(self.service, method, route, problem.status, 0.0, request_id, "external"))
         return response
 
@@ -171,12 +170,12 @@ class Boundary:
                 headers = response.headers
                 degraded = headers.get(DEGRADED)
                 headers[propagation.REQUEST_ID] = inbound.request_id
-                headers["Server"] = propagation.SERVER
+                headers[hdrs.SERVER] = propagation.SERVER
                 if inbound.fault is not None:
                     headers[HEADER] = inbound.fault
                 if self.draining and not getattr(request.protocol, "followed", False):
                     response.force_close()
-                    headers["Connection"] = "close"
+                    headers[hdrs.CONNECTION] = "close"
                 return response
             finally:
                 self.in_flight -= 1
@@ -187,7 +186,7 @@ class Boundary:
                         request.method,
                         route,
                         status,
-                        round(seconds * 1000, 2),
+                        round(seconds * 100_000) / 100,
                         inbound.request_id,
                         inbound.caller,
                         inbound.attempt,

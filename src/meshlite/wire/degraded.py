@@ -1,8 +1,11 @@
 """How an answer says that it is less than it should be: the header, and what may be kept of it."""
 
+from aiohttp import hdrs
+from multidict import istr
+
 from meshlite.errors import CallError
 
-HEADER = "meshlite-degraded"
+HEADER = istr("meshlite-degraded")
 
 
 def note(dependency: str, error: CallError) -> str:
@@ -12,4 +15,4 @@ def note(dependency: str, error: CallError) -> str:
 
 def degraded_headers(value: str) -> dict[str, str]:
     """The headers of a degraded answer."""
-    return {HEADER: value, "Cache-Control": "no-store"}
+    return {HEADER: value, hdrs.CACHE_CONTROL: "no-store"}

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import msgspec
-from aiohttp import web
+from aiohttp import hdrs, web
 from msgspec import Meta
 
 from meshlite.config import LimitsSection
@@ -46,7 +46,7 @@ _encode = msgspec.json.Encoder().encode
 def reply(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
     """An answer with `value` as JSON."""
     return web.Response(
-        body=_encode(value), status=status, headers={"Content-Type": "application/json", **(headers or {})}
+        body=_encode(value), status=status, headers={hdrs.CONTENT_TYPE: "application/json", **(headers or {})}
     )
 
 
@@ -60,7 +60,7 @@ async def body(request: web.Request, kind: type[T]) -> T:
         raise Problem("unsupported-media-type", f"expected Content-Type application/json, got {given}")
     if (charset := request.charset) is not None and charset.lower() not in ("utf-8", "utf8"):
         raise Problem("unsupported-media-type", f"JSON is UTF-8, got charset {charset}")
-    if (coding := request.headers.get("Content-Encoding", "identity")) != "identity":
+    if (coding := request.headers.get(hdrs.CONTENT_ENCODING, "identity")) != "identity":
         raise Problem("unsupported-media-type", f"a Content-Encoding is not supported, got {coding}")
     raw = await _read(request)
     try:
