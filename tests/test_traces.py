@@ -5,6 +5,7 @@ import threading
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import aiohttp
@@ -486,6 +487,27 @@ def test_what_failed_by_itself_survives_a_flood_of_what_was_meant_to(flood: dict
         kept.add(**flood)  # type: ignore[arg-type]
     assert kept.reasons()[failed] == "failed"
     assert len(kept.reasons()) <= rooms.LATEST + 1 + rooms.SLOWEST
+
+
+def test_what_is_not_wanted_would_not_have_been_kept() -> None:
+    """Of a thousand good answers a second, and of ten: the same traces are kept, whether all are told or the wanted."""
+    every, wanted, random = Kept(), Kept(), Random(4711)
+    left_out = 0
+    for number in range(6_000):
+        gap, seconds = (0.1 if number % 2_000 < 100 else 0.001), random.expovariate(200.0)
+        route = random.choice(["/a", "/b", "/b", "/b"])
+        for kept in (every, wanted):
+            kept.now += gap
+        every.add(seconds, route=route)
+        if wanted.traces.wants("s", "GET", route, wanted.now, seconds):
+            wanted.add(seconds, route=route)
+        else:
+            wanted.number += 1
+            left_out += 1
+    assert wanted.reasons() == every.reasons()
+    assert left_out > 3_000
+    wanted.traces.export = lambda *_: None
+    assert wanted.traces.wants("s", "GET", "/b", wanted.now, 0.0)
 
 
 def test_the_slowest_of_each_operation_are_kept_and_go_with_their_time() -> None:

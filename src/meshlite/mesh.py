@@ -27,7 +27,7 @@ from meshlite.telemetry import logs
 from meshlite.telemetry.metrics import Metrics
 from meshlite.telemetry.traces import Export, Traces
 from meshlite.telemetry.watchdog import Watchdog
-from meshlite.wire.boundary import Boundary, is_boundary
+from meshlite.wire.boundary import Boundary, at_work
 from meshlite.wire.connection import Connection
 from meshlite.wire.server import Listener
 
@@ -135,7 +135,7 @@ class Mesh:
         self.state = "running"
         for service in self.services.values():
             service.move("running")
-        self._stack.callback(Watchdog(self.metrics.observe_lag, self.bus.publish, is_boundary).close)
+        self._stack.callback(Watchdog(self.metrics.observe_lag, self.bus.publish, at_work).close)
         self.inforce.begin()
         self._stack.callback(self.inforce.end)
         if self._reload:
@@ -203,7 +203,7 @@ class Mesh:
         app, guard = control(self)
         boundary = Boundary("control", bus=self.bus, log=self.log, clock=self.clock, guard=guard)
         self._control_boundary.append(boundary)
-        app.middlewares.insert(0, boundary.middleware())
+        boundary.install(app)
         self._stack.push_async_callback(listener.close)
         await listener.serve(app, CUT, boundary.refuse)
         self.control_url = listener.url

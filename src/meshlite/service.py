@@ -102,8 +102,8 @@ class Service:
         target = self._config.services[self.name].app
         try:
             app = _make(target, f"services.{self.name}.app", self._context())
-            app.middlewares.insert(0, self.boundary.middleware())
-            await self._listener.serve(app, CUT, self.boundary.refuse)
+            self.boundary.install(app)
+            await self._listener.serve(app, CUT, self.boundary.refuse, self.boundary)
         except StartError:
             raise
         except Exception as error:  # an application may be anyone's

@@ -204,6 +204,10 @@ class Tracer:
         """It has ended."""
         self._under_way.pop(span_id, None)
 
+    def wants(self, service: str, method: str, route: str, start: float, seconds: float) -> bool:
+        """Whether a trace of a server's span alone, which ended well, is of use; else `ended` need not hear of it."""
+        return True
+
     def ended(self, trace: Trace, root: ServerSpan | CallSpan) -> None:
         """A trace's first span has ended."""
 

@@ -24,8 +24,6 @@ SPELL = 300.0
 OPERATIONS = 64
 """Operations whose slowest are kept; those that come later have none."""
 
-_APART = REACH / LATEST
-
 PROTOCOL = "http/protobuf"
 """The one of OTLP's that is spoken."""
 
@@ -69,6 +67,21 @@ class Traces(Tracer):
         }
         self._slowest: dict[tuple[str, str, str], _Slowest] = {}
 
+    def wants(self, service: str, method: str, route: str, start: float, seconds: float) -> bool:
+        slowest = self._slowest.get((service, method, route))
+        end = start + seconds
+        return (
+            slowest is None
+            or seconds > slowest.least
+            or end >= slowest.until
+            or self._is_due(end)
+            or self.export is not None
+        )
+
+    def _is_due(self, end: float) -> bool:
+        """Whether a good trace that ended then is to be among the latest."""
+        return end >= self._next or len(self._latest) < LATEST or end - self._latest[0].start >= REACH
+
     def ended(self, trace: Trace, root: ServerSpan | CallSpan) -> None:
         if not trace.struck and not trace.flawed and root.outcome == OK:
             key = (
@@ -77,13 +90,12 @@ class Traces(Tracer):
                 else (root.service, root.callee, root.operation)
             )
             slowest = self._slowest.get(key) or self._first(key)
-            seconds = root.seconds
-            end, latest = root.start + seconds, self._latest
-            if end >= self._next or len(latest) < LATEST or end - latest[0].start >= REACH:
-                self._next = end + _APART
-                latest.append(trace)
-            if seconds > slowest.least or end >= slowest.until:
-                slowest.take(trace, seconds, end)
+            end = root.start + root.seconds
+            if self._is_due(end):
+                self._next = end + REACH / LATEST
+                self._latest.append(trace)
+            if root.seconds > slowest.least or end >= slowest.until:
+                slowest.take(trace, root.seconds, end)
         elif (room := _room(trace, root)) is not None:
             trace.room = room
             self._latest.append(trace)

@@ -19,15 +19,18 @@ class Watchdog:
     """Ticks on the running loop, and looks at it from a thread of its own.
 
     `observe` hears the lag of every tick, in seconds; `tell` of each time that the loop was held, once it goes on.
-    `marker` knows the frame whose local variables `service` and `route` name the request.
+    `marked` names the service and the route of the request that a frame is at, or knows nothing of it.
     """
 
     def __init__(
-        self, observe: Callable[[float], None], tell: Callable[[LoopBlocked], None], marker: Callable[[FrameType], bool]
+        self,
+        observe: Callable[[float], None],
+        tell: Callable[[LoopBlocked], None],
+        marked: Callable[[FrameType], tuple[str, str] | None],
     ) -> None:
         self._observe = observe
         self._tell = tell
-        self._is_marker = marker
+        self._marked = marked
         self._loop = asyncio.get_running_loop()
         self._loops_thread = threading.get_ident()
         self._found: tuple[str, str, str] | None = None
@@ -55,10 +58,8 @@ class Watchdog:
         """The service and the route of the request that the loop is at, and the line; None where it is at none."""
         frame = innermost = sys._current_frames().get(self._loops_thread)
         while frame is not None and innermost is not None:
-            if self._is_marker(frame):
-                seen = frame.f_locals
-                place = f"{innermost.f_code.co_filename}:{innermost.f_lineno}"
-                return seen.get("service", ""), seen.get("route", ""), place
+            if (request := self._marked(frame)) is not None:
+                return *request, f"{innermost.f_code.co_filename}:{innermost.f_lineno}"
             frame = frame.f_back
         return None
 

@@ -11,6 +11,7 @@ from types import FrameType
 import msgspec
 import structlog
 from aiohttp import hdrs, web
+from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.typedefs import Middleware
 
 from meshlite import propagation
@@ -27,9 +28,12 @@ from meshlite.wire.messages import reply
 from meshlite.wire.problems import CONTENT_TYPE, Problem, from_http, unavailable
 
 
-def is_boundary(frame: FrameType) -> bool:
-    """Whether a frame is that of a boundary at work: its `service` and `route` are those of the request."""
-    return frame.f_code.co_name == "boundary" and frame.f_code.co_filename == __file__
+def at_work(frame: FrameType) -> tuple[str, str] | None:
+    """The service and the route of the request that a frame is at, where it is a boundary's; else None."""
+    if frame.f_code.co_name != "boundary" or frame.f_code.co_filename != __file__:
+        return None
+    seen = frame.f_locals
+    return seen["self"].service, seen.get("route", "")
 
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -39,44 +43,21 @@ _OVERLOADED = Problem(
     "overloaded", "too many requests at once", retry_after=1.0, headers={propagation.OVERLOADED: "true"}
 )
 _OVERLOADED_BODY = msgspec.json.encode(_OVERLOADED.document)
-_OVERLOADED_HEADERS = {"Content-Type": CONTENT_TYPE, **_OVERLOADED.headers}
+_OVERLOADED_HEADERS = {hdrs.CONTENT_TYPE: CONTENT_TYPE, **_OVERLOADED.headers}
+_OVERLOADED_HEAD = "".join(
+    f"{line}\r\n"
+    for line in (
+        f"HTTP/1.1 {_OVERLOADED.status} Service Unavailable",
+        *(f"{name}: {value}" for name, value in _OVERLOADED_HEADERS.items()),
+        f"Content-Length: {len(_OVERLOADED_BODY)}",
+        f"Server: {propagation.SERVER}",
+    )
+)
 
 
 def _overloaded() -> web.Response:
-    """A refusal must cost little: when there are many of them, what they cost is what the admitted ones lack."""
+    """The answer to what is turned away."""
     return web.Response(body=_OVERLOADED_BODY, status=_OVERLOADED.status, headers=_OVERLOADED_HEADERS)
-
-
-def _told(
-    inbound: propagation.Inbound,
-    request: web.Request,
-    route: str,
-    status: int,
-    degraded: str | None,
-    started: float,
-    seconds: float,
-) -> ServerSpan:
-    """The span of a request that has ended."""
-    outcome = OK
-    if status >= 500 or status == CLIENT_CLOSED_REQUEST:
-        outcome = f"http_{status}" if status >= 500 else "cancelled"
-    return ServerSpan(
-        inbound.span_id,
-        inbound.parent_id,
-        inbound.service,
-        started,
-        seconds,
-        outcome,
-        request.method,
-        route,
-        status,
-        inbound.request_id,
-        inbound.caller,
-        inbound.attempt,
-        inbound.fault,
-        degraded,
-        request.raw_path[:LONGEST],
-    )
 
 
 def _raised(answer: web.HTTPException) -> web.Response:
@@ -115,6 +96,18 @@ class Boundary:
         self._guard = guard
         self._tracer = tracer
         self.admission: Bulkhead | None = None
+        self._plain: frozenset[tuple[str, str]] = frozenset()
+
+    def install(self, app: web.Application) -> None:
+        """Stand before all of `app`."""
+        app.middlewares.insert(0, self.middleware())
+        self._plain = frozenset(
+            (route.method, route.resource.canonical)
+            for route in app.router.routes()
+            if isinstance(route.resource, web.PlainResource)
+            and route.resource.canonical not in PROBES
+            and route.method != hdrs.METH_HEAD  # whose answer would have no body
+        )
 
     def admit(self, policy: AdmissionPolicy | None) -> None:
         """Go by `policy` from now on; None lets everybody in, those who wait too.
@@ -130,6 +123,110 @@ class Boundary:
         else:
             self.admission.resize(policy.max_concurrent, policy.max_waiting)
 
+    def sheds(self) -> bool:
+        """Whether a request that came now would be turned away because there are too many."""
+        admission = self.admission
+        return (
+            admission is not None
+            and admission.in_use >= admission.max_concurrent
+            and admission.waiting >= admission.max_waiting
+            and not self.draining
+        )
+
+    def turn_away(self, method: str, path: str, headers: propagation.Headers) -> bytes | None:
+        """The whole answer to a request while it `sheds`; None for what the middleware has to judge.
+
+        A refusal must cost little: when there are many of them, what they cost is what the admitted ones lack. By way
+        of the application, its router and aiohttp's answer it costs three times as much.
+        """
+        route = path.partition("?")[0]
+        if (method, route) not in self._plain:
+            return None
+        started = self._clock()
+        inbound = propagation.read(headers, started)
+        if inbound.deadline is not None and inbound.deadline <= started:
+            return None
+        self.shed += 1
+        joined = self._traced(inbound, started)
+        self._tell(inbound, joined, method, route, path, _OVERLOADED.status, None, started)
+        date = rfc822_formatted_time()
+        return (
+            f"{_OVERLOADED_HEAD}X-Request-Id: {inbound.request_id}\r\nDate: {date}\r\n\r\n".encode() + _OVERLOADED_BODY
+        )
+
+    def _traced(self, inbound: propagation.Inbound, started: float) -> bool:
+        """Have a request's spans go to its caller's trace, if that is under way here, or to a new one; which it is."""
+        if self._tracer is None:
+            return False
+        tracer = self._tracer
+        joined = None if inbound.parent_id is None else tracer.joined(inbound.trace_id, inbound.parent_id)
+        inbound.trace = joined or Trace(tracer, inbound.trace_id, inbound.sampled, started, inbound.tracestate)
+        inbound.service = self.service
+        return joined is not None
+
+    def _tell(
+        self,
+        inbound: propagation.Inbound,
+        joined: bool,
+        method: str,
+        route: str,
+        path: str,
+        status: int,
+        degraded: str | None,
+        started: float,
+    ) -> None:
+        """Tell of a request that has ended."""
+        seconds, trace = self._clock() - started, inbound.trace
+        self._bus.publish(
+            RequestCompleted(
+                self.service,
+                method,
+                route,
+                status,
+                round(seconds * 100_000) / 100,  # `round` to two digits costs twice as much
+                inbound.request_id,
+                inbound.caller,
+                inbound.attempt,
+                inbound.fault,
+                "" if trace is None else inbound.trace_id,
+                "" if trace is None else inbound.span_id,
+            )
+        )
+        if trace is None or not (
+            joined
+            or trace.spans
+            or status >= CLIENT_CLOSED_REQUEST
+            or inbound.fault is not None
+            or trace.tracer.wants(self.service, method, route, started, seconds)
+        ):
+            return
+        outcome = OK
+        if status >= CLIENT_CLOSED_REQUEST:
+            outcome = "cancelled" if status == CLIENT_CLOSED_REQUEST else f"http_{status}"
+        span = ServerSpan(
+            inbound.span_id,
+            inbound.parent_id,
+            inbound.service,
+            started,
+            seconds,
+            outcome,
+            method,
+            route,
+            status,
+            inbound.request_id,
+            inbound.caller,
+            inbound.attempt,
+            inbound.fault,
+            degraded,
+            path[:LONGEST],
+        )
+        if inbound.fault is not None:
+            trace.struck = True
+        if joined:
+            trace.add(span)
+        else:
+            trace.end(span)
+
     def refuse(self, problem: Problem, method: str = "unparsed", route: str = "unparsed") -> web.Response:
         """The answer to what no handler will see, with an id, counted and logged like any other."""
         response = problem.response()
@@ -141,7 +238,7 @@ class Boundary:
 
     def middleware(self) -> Middleware:
         """What goes into `web.Application.middlewares`, outermost."""
-        clock, publish, service, tracer = self._clock, self._bus.publish, self.service, self._tracer
+        clock = self._clock
 
         @web.middleware
         async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -150,10 +247,7 @@ class Boundary:
             propagation.current.set(inbound)  # each request runs in a task, and so in a context, of its own
             resource = request.match_info.route.resource
             route = resource.canonical if resource is not None else UNMATCHED
-            if tracer is not None and route not in PROBES:
-                joined = None if inbound.parent_id is None else tracer.joined(inbound.trace_id, inbound.parent_id)
-                inbound.trace = joined or Trace(tracer, inbound.trace_id, inbound.sampled, started, inbound.tracestate)
-                inbound.service = service
+            joined = route not in PROBES and self._traced(inbound, started)
             status, degraded = CLIENT_CLOSED_REQUEST, None
             self.in_flight += 1
             try:
@@ -179,30 +273,7 @@ class Boundary:
                 return response
             finally:
                 self.in_flight -= 1
-                seconds, traced = clock() - started, inbound.trace
-                publish(
-                    RequestCompleted(
-                        service,
-                        request.method,
-                        route,
-                        status,
-                        round(seconds * 100_000) / 100,
-                        inbound.request_id,
-                        inbound.caller,
-                        inbound.attempt,
-                        inbound.fault,
-                        "" if traced is None else inbound.trace_id,
-                        "" if traced is None else inbound.span_id,
-                    )
-                )
-                if traced is not None:
-                    ended = _told(inbound, request, route, status, degraded, started, seconds)
-                    if inbound.fault is not None:
-                        traced.struck = True
-                    if joined is None:
-                        traced.end(ended)
-                    else:
-                        traced.add(ended)
+                self._tell(inbound, joined, request.method, route, request.raw_path, status, degraded, started)
 
         return boundary
 

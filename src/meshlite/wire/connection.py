@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any, Protocol, TypeGuard, cast
 
 from aiohttp import EMPTY_PAYLOAD, HttpVersion10, HttpVersion11, hdrs, web
 from aiohttp.http_exceptions import InvalidHeader, InvalidURLError, LineTooLong
+from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import _ErrInfo
 
 from meshlite.config import LimitsSection
 from meshlite.events import UNMATCHED
+from meshlite.propagation import Headers
 from meshlite.wire.problems import Problem, from_http
 
 Refuse = Callable[..., web.Response]
@@ -20,13 +22,39 @@ LINGER = 1.0
 """Seconds in which what a client still sends is read and thrown away, so that it can read why it was refused."""
 
 
+class Door(Protocol):
+    """Who says that there are too many requests, before anything is done for one more."""
+
+    def sheds(self) -> bool:
+        """Whether a request that came now would be turned away."""
+
+    def turn_away(self, method: str, path: str, headers: Headers) -> bytes | None:
+        """The whole answer to one that came while it `sheds`; None for what somebody else has to judge."""
+
+
 class Connection(web.RequestHandler):
     """One client's connection. `everyone` are the open ones that it counts among."""
 
-    __slots__ = ("_body", "_condemned", "_everyone", "_partial", "_refuse", "_since", "_stuck", "_wire", "limits")
+    __slots__ = (
+        "_body",
+        "_condemned",
+        "_door",
+        "_everyone",
+        "_partial",
+        "_refuse",
+        "_since",
+        "_stuck",
+        "_wire",
+        "limits",
+    )
 
     def __init__(
-        self, manager: web.Server, limits: LimitsSection, refuse: Refuse, everyone: "tuple[set[Connection], ...]"
+        self,
+        manager: web.Server,
+        limits: LimitsSection,
+        refuse: Refuse,
+        everyone: "tuple[set[Connection], ...]",
+        door: Door | None = None,
     ) -> None:
         super().__init__(
             manager,
@@ -42,6 +70,7 @@ class Connection(web.RequestHandler):
         self.limits = limits
         self._refuse = refuse
         self._everyone = everyone
+        self._door = door
         self._wire: asyncio.Transport | None = None
         self._body: Any = None  # of the request that was read last, None without one
         self._partial = 0  # bytes of a header that is not complete
@@ -76,7 +105,37 @@ class Connection(web.RequestHandler):
             self._wire.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Take what came, and note what it leaves incomplete: a request that comes whole costs two comparisons."""
+        """Take what came; while requests are turned away, one that comes whole is answered here and now."""
+        waiter = self._waiter
+        if self._door is None or waiter is None or waiter.done() or not self._door.sheds():
+            self._take(data)
+            return
+        self._waiter = None  # nobody is to be woken yet
+        self._take(data)
+        self._waiter = waiter
+        if self._messages and not self._turned_away(self._door):
+            waiter.set_result(None)
+
+    def _turned_away(self, door: Door) -> bool:
+        """Whether the only request that was read has had its answer."""
+        (message, body), wire, parser = self._messages[0], self._wire, self._parser
+        if wire is None or parser is None or wire.get_write_buffer_size() > 0 or self._reading_paused:
+            return False
+        if len(self._messages) > 1 or not _is_plain(message) or not body.is_eof():
+            return False
+        if body.total_bytes > self.limits.body_bytes:
+            return False
+        answer = door.turn_away(message.method, message.path, message.headers)
+        if answer is None:
+            return False
+        self._messages.popleft()
+        parser.message_consumed()
+        wire.write(answer)
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout  # as after any answer
+        return True
+
+    def _take(self, data: bytes) -> None:
+        """Note what `data` leaves incomplete: a request that comes whole costs two comparisons."""
         if self._condemned:
             return
         count, body = self._request_count, self._body
@@ -184,6 +243,18 @@ class Connection(web.RequestHandler):
             case _ if why.startswith("Pause on PRI"):
                 why = _VERSIONS
         return Problem("malformed-request", why)
+
+
+def _is_plain(message: RawRequestMessage | _ErrInfo) -> TypeGuard[RawRequestMessage]:
+    """Whether it is a request that nothing has to be judged of but what it asks for."""
+    return (
+        not isinstance(message, _ErrInfo)
+        and message.version is HttpVersion11
+        and not message.should_close
+        and not message.upgrade
+        and hdrs.TRANSFER_ENCODING not in message.headers
+        and hdrs.EXPECT not in message.headers
+    )
 
 
 class Refusal(asyncio.Protocol):

@@ -9,7 +9,7 @@ from aiohttp import web, web_app
 from meshlite.config import LimitsSection
 from meshlite.errors import StartError
 from meshlite.propagation import OVERLOADED
-from meshlite.wire.connection import Connection, Refusal, Refuse, as_bytes, gate
+from meshlite.wire.connection import Connection, Door, Refusal, Refuse, as_bytes, gate
 from meshlite.wire.problems import Problem
 
 BACKLOG = 1024
@@ -55,8 +55,11 @@ class Listener:
         self._looks: asyncio.TimerHandle | None = None
         self._server: asyncio.Server | None = None
 
-    async def serve(self, app: web.Application, grace: float, refuse: Refuse) -> None:
-        """Start `app` and take connections; `refuse` answers what `app` never sees."""
+    async def serve(self, app: web.Application, grace: float, refuse: Refuse, door: Door | None = None) -> None:
+        """Start `app` and take connections; `refuse` answers what `app` never sees.
+
+        `door` may turn requests away before `app` does.
+        """
         app._client_max_size = self._limits.body_bytes
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=grace, access_log=None)
         await self._runner.setup()
@@ -64,12 +67,12 @@ class Listener:
         assert manager is not None
         manager.request_handler = gate(manager.request_handler, self._limits, refuse)
         self._server = await loop.create_server(
-            lambda: self._connection(manager, refuse), sock=self._socket, backlog=BACKLOG, start_serving=False
+            lambda: self._connection(manager, refuse, door), sock=self._socket, backlog=BACKLOG, start_serving=False
         )
         self._look()
         await self._server.start_serving()  # apart: whoever is cancelled in here has a server to close
 
-    def _connection(self, manager: web.Server, refuse: Refuse) -> asyncio.Protocol:
+    def _connection(self, manager: web.Server, refuse: Refuse, door: Door | None) -> asyncio.Protocol:
         """What a new connection speaks to."""
         limits, everyone = self._limits, self._everyone
         if len(self._open) >= limits.connections or (
@@ -79,7 +82,8 @@ class Listener:
                 "overloaded", "there are too many connections", retry_after=1.0, headers={OVERLOADED: "true"}
             )
             return Refusal(as_bytes(refuse(problem)), self._refusals, _REFUSALS)
-        return Connection(manager, limits, refuse, (self._open,) if everyone is None else (self._open, everyone))
+        open_ones = (self._open,) if everyone is None else (self._open, everyone)
+        return Connection(manager, limits, refuse, open_ones, door)
 
     def _look(self) -> None:
         """Look at every connection, again and again: no request pays for a timer."""
