@@ -22,7 +22,6 @@ ROOT = Path(__file__).parents[1]
 USER = "/users/1"
 CHAIN = "/orders?user_id=1"
 _CALLEES = ("users", "orders", "inventory")
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(slots=True)
@@ -68,9 +67,8 @@ class Server:
         """CPU seconds so far: of the `loop`'s thread, and of all the `others` together."""
         spent = {"loop": 0.0, "others": 0.0}
         for task in Path(f"/proc/{self.process.pid}/task").iterdir():
-            fields = (task / "stat").read_text().rpartition(")")[2].split()
             name = "loop" if int(task.name) == self.process.pid else "others"
-            spent[name] += (int(fields[11]) + int(fields[12])) / _TICKS
+            spent[name] += int((task / "schedstat").read_text().split()[0]) / 1e9
         return spent
 
 
@@ -142,10 +140,15 @@ class Load(NamedTuple):
     refused: int
 
 
-def wrk(url: str, connections: int, seconds: int, script: Path | None = None) -> Load:
+def on_cpu(number: int) -> tuple[str, ...]:
+    """A command that keeps what it runs on one CPU: then a server and its client do not push each other about."""
+    return ("taskset", "-c", str(number))
+
+
+def wrk(url: str, connections: int, seconds: int, script: Path | None = None, under: Sequence[str] = ()) -> Load:
     """Ask `url` for so long on so many connections. Raises RuntimeError if a connection broke."""
     more = ["-s", str(script)] if script else []
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", *more, url]
+    command = [*under, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", *more, url]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     if "Socket errors" in text:
         raise RuntimeError(text)

@@ -7,12 +7,13 @@ are `istr`: a header is found by one in a sixth of the time that a `str` takes.
 
 import re
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import Protocol
 
 from msgspec import Struct
 from multidict import istr
 
-from meshlite.spans import Trace, new_ids, new_span_id, parse_traceparent
+from meshlite.spans import Trace, Tracer, new_ids, new_span_id, parse_traceparent
 
 REQUEST_ID = istr("X-Request-Id")
 TRACEPARENT = istr("Traceparent")
@@ -32,7 +33,6 @@ _MEMBER = re.compile(
 )
 _MEMBERS = 32
 _LONGEST_STATE = 512
-_NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
 class Headers(Protocol):
@@ -46,10 +46,12 @@ class Headers(Protocol):
 class Inbound(Struct):
     """One request as it came in, and what then befell it.
 
-    `deadline` is on the mesh's clock, in seconds, None where nobody set one; `fault` names the faults that struck it.
-    `span_id` is that of the span for the work on it in `service`, `parent_id` whose work that is part of, None where
-    nobody said; `trace` is where its spans go, None where it is not traced.
+    `started` and `deadline` are on the mesh's clock, in seconds; the latter is None where nobody set one. `fault` names
+    the faults that struck it. `span_id` is that of the span for the work on it in `service`, `parent_id` whose work
+    that is part of, None where nobody said. `tracer` is None where it is not traced.
     """
+
+    started: float
 
     request_id: str
     caller: str
@@ -62,7 +64,15 @@ class Inbound(Struct):
     deadline: float | None
     fault: str | None = None
     service: str = ""
+    tracer: Tracer | None = None
     trace: Trace | None = None
+    """Where its spans go, once there is one."""
+
+    def traced(self) -> Trace | None:
+        """Where its spans go: a trace is made for the first of them, for most requests have none but their own."""
+        if self.trace is None and self.tracer is not None:
+            self.trace = Trace(self.tracer, self.trace_id, self.sampled, self.started, self.tracestate)
+        return self.trace
 
     def struck_by(self, fault: str) -> None:
         """Note that `fault` acted on it."""
@@ -84,7 +94,7 @@ def read(headers: Headers, now: float) -> Inbound:
     if request_id is None or not _ID.fullmatch(request_id):
         request_id = ids[:16]
     caller = headers.get(CALLER)
-    if caller is None or not _CALLER.fullmatch(caller):
+    if caller is None or not _is_caller(caller):
         caller = "external"
     trace_id, parent_id, sampled, tracestate = ids[32:], None, True, None
     traceparent = headers.get(TRACEPARENT)
@@ -92,19 +102,29 @@ def read(headers: Headers, now: float) -> Inbound:
         trace_id, parent_id, sampled = came
         if headers.get(TRACESTATE) is not None:
             tracestate = _combined(headers.getall(TRACESTATE))
-    attempt = headers.get(ATTEMPT)
-    left = headers.get(TIME_LEFT_MS)
+    attempt, left = _number(headers.get(ATTEMPT)), _number(headers.get(TIME_LEFT_MS))
     return Inbound(
+        started=now,
         request_id=request_id,
         caller=caller,
-        attempt=int(attempt) if attempt is not None and _NUMBER.fullmatch(attempt) else 1,
+        attempt=1 if attempt is None else attempt,
         trace_id=trace_id,
         span_id=ids[16:32],
         parent_id=parent_id,
         sampled=sampled,
         tracestate=tracestate,
-        deadline=now + int(left) / 1000 if left is not None and _NUMBER.fullmatch(left) else None,
+        deadline=None if left is None else now + left / 1000,
     )
+
+
+@lru_cache(64)  # it is one of few, where a match costs six times as much
+def _is_caller(text: str) -> bool:
+    return _CALLER.fullmatch(text) is not None
+
+
+def _number(text: str | None) -> int | None:
+    """What up to nine digits say; None for anything else."""
+    return int(text) if text is not None and len(text) <= 9 and text.isascii() and text.isdigit() else None
 
 
 def _combined(lines: list[str]) -> str | None:

@@ -102,9 +102,10 @@ class Database:
         if self._closed:
             raise StorageError("the database has been closed")
         inbound = propagation.current.get()
-        if inbound is None or inbound.trace is None:
+        trace = None if inbound is None else inbound.traced()
+        if inbound is None or trace is None:
             return await self._written(job)
-        trace, outcome, rolled_back = inbound.trace, "cancelled", False
+        outcome, rolled_back = "cancelled", False
         started = trace.tracer.clock()
         try:
             result = await self._written(job)

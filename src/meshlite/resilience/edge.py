@@ -213,10 +213,10 @@ class Edge:
         span = CallSpan(new_span_id(), None, self.caller, started, 0.0, OK, self.callee, operation)
         if inbound is None:
             return Trace(self._tracer, new_trace_id(), True, started), span
-        if inbound.trace is None:
+        if (trace := inbound.traced()) is None:
             return Trace(self._tracer, inbound.trace_id, inbound.sampled, started, inbound.tracestate), span
         span.parent_id = inbound.span_id
-        return inbound.trace, span
+        return trace, span
 
     def _accounted(self, error: CallError, call: Call) -> CallError:
         """The error that leaves the edge: with its edge, and with what the attempts before it came to."""
@@ -341,7 +341,7 @@ class Edge:
     def _looked(self, error: CircuitOpenError, operation: str) -> None:
         """Tell of a call that was refused before it was begun."""
         inbound, now = propagation.current.get(), self.clock()
-        if inbound is not None and inbound.trace is not None:
+        if inbound is not None and inbound.tracer is not None:
             trace, span = self._begun(inbound, now, operation)
             span.retry_after = error.retry_after
             call = Call(self._retries, self.clock, None, False, trace, span)

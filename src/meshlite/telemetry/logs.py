@@ -208,7 +208,7 @@ def make(stream: BinaryIO, style: str, level: str, *, colors: bool = False) -> L
             raise structlog.DropEvent
         stamped = {"timestamp": now(), "level": level, **event}
         inbound = propagation.current.get()
-        if inbound is not None and inbound.trace is not None:
+        if inbound is not None and inbound.tracer is not None:
             stamped.setdefault("trace_id", inbound.trace_id)
             stamped.setdefault("span_id", inbound.span_id)
         return stamped

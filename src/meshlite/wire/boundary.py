@@ -22,7 +22,7 @@ from meshlite.faults import HEADER, Faults, strike
 from meshlite.harm import harm
 from meshlite.resilience.bulkhead import Bulkhead
 from meshlite.resilience.deadline import way_back
-from meshlite.spans import LONGEST, OK, ServerSpan, Trace, Tracer
+from meshlite.spans import LONGEST, OK, ServerSpan, Tracer
 from meshlite.wire.degraded import HEADER as DEGRADED
 from meshlite.wire.messages import reply
 from meshlite.wire.problems import CONTENT_TYPE, Problem, from_http, unavailable
@@ -147,22 +147,22 @@ class Boundary:
         if inbound.deadline is not None and inbound.deadline <= started:
             return None
         self.shed += 1
-        joined = self._traced(inbound, started)
-        self._tell(inbound, joined, method, route, path, _OVERLOADED.status, None, started)
+        joined = self._joined(inbound)
+        self._tell(inbound, joined, method, route, path, _OVERLOADED.status, None)
         date = rfc822_formatted_time()
         return (
             f"{_OVERLOADED_HEAD}X-Request-Id: {inbound.request_id}\r\nDate: {date}\r\n\r\n".encode() + _OVERLOADED_BODY
         )
 
-    def _traced(self, inbound: propagation.Inbound, started: float) -> bool:
-        """Have a request's spans go to its caller's trace, if that is under way here, or to a new one; which it is."""
-        if self._tracer is None:
+    def _joined(self, inbound: propagation.Inbound) -> bool:
+        """Have a request's spans go to its caller's trace, if that is under way here: whether it is."""
+        tracer = inbound.tracer = self._tracer
+        if tracer is None:
             return False
-        tracer = self._tracer
-        joined = None if inbound.parent_id is None else tracer.joined(inbound.trace_id, inbound.parent_id)
-        inbound.trace = joined or Trace(tracer, inbound.trace_id, inbound.sampled, started, inbound.tracestate)
         inbound.service = self.service
-        return joined is not None
+        if inbound.parent_id is not None:
+            inbound.trace = tracer.joined(inbound.trace_id, inbound.parent_id)
+        return inbound.trace is not None
 
     def _tell(
         self,
@@ -173,10 +173,9 @@ class Boundary:
         path: str,
         status: int,
         degraded: str | None,
-        started: float,
     ) -> None:
         """Tell of a request that has ended."""
-        seconds, trace = self._clock() - started, inbound.trace
+        seconds, tracer = self._clock() - inbound.started, inbound.tracer
         self._bus.publish(
             RequestCompleted(
                 self.service,
@@ -188,18 +187,32 @@ class Boundary:
                 inbound.caller,
                 inbound.attempt,
                 inbound.fault,
-                "" if trace is None else inbound.trace_id,
-                "" if trace is None else inbound.span_id,
+                "" if tracer is None else inbound.trace_id,
+                "" if tracer is None else inbound.span_id,
             )
         )
-        if trace is None or not (
-            joined
-            or trace.spans
+        if tracer is not None and (
+            inbound.trace is not None
             or status >= CLIENT_CLOSED_REQUEST
             or inbound.fault is not None
-            or trace.tracer.wants(self.service, method, route, started, seconds)
+            or tracer.wants(self.service, method, route, inbound.started, seconds)
         ):
-            return
+            self._trace(inbound, joined, method, route, path, status, degraded, seconds)
+
+    def _trace(
+        self,
+        inbound: propagation.Inbound,
+        joined: bool,
+        method: str,
+        route: str,
+        path: str,
+        status: int,
+        degraded: str | None,
+        seconds: float,
+    ) -> None:
+        """Have the span of a request that has ended in its trace."""
+        trace = inbound.traced()
+        assert trace is not None
         outcome = OK
         if status >= CLIENT_CLOSED_REQUEST:
             outcome = "cancelled" if status == CLIENT_CLOSED_REQUEST else f"http_{status}"
@@ -207,7 +220,7 @@ class Boundary:
             inbound.span_id,
             inbound.parent_id,
             inbound.service,
-            started,
+            inbound.started,
             seconds,
             outcome,
             method,
@@ -247,7 +260,7 @@ class Boundary:
             propagation.current.set(inbound)  # each request runs in a task, and so in a context, of its own
             resource = request.match_info.route.resource
             route = resource.canonical if resource is not None else UNMATCHED
-            joined = route not in PROBES and self._traced(inbound, started)
+            joined = route not in PROBES and self._joined(inbound)
             status, degraded = CLIENT_CLOSED_REQUEST, None
             self.in_flight += 1
             try:
@@ -273,7 +286,7 @@ class Boundary:
                 return response
             finally:
                 self.in_flight -= 1
-                self._tell(inbound, joined, request.method, route, request.raw_path, status, degraded, started)
+                self._tell(inbound, joined, request.method, route, request.raw_path, status, degraded)
 
         return boundary
 
