@@ -76,7 +76,7 @@ def _filled(size: int) -> tuple[int, int]:
             for _ in range(traces.SLOWEST):
                 _trace(kept, number := number + 1, size, None, "ok", "ok", f"/{operation}", spell)
     for _ in range(traces.LATEST):
-        _trace(kept, number := number + 1, size, None, "ok", "ok", "/", -1.0)
+        _trace(kept, number := number + 1, size, None, "ok", "ok", "/", 3 * traces.SPELL + number)
     gc.collect()
     after, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()

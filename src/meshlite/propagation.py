@@ -102,7 +102,10 @@ def read(headers: Headers, now: float) -> Inbound:
         trace_id, parent_id, sampled = came
         if headers.get(TRACESTATE) is not None:
             tracestate = _combined(headers.getall(TRACESTATE))
-    attempt, left = _number(headers.get(ATTEMPT)), _number(headers.get(TIME_LEFT_MS))
+    said = headers.get(ATTEMPT)
+    attempt = None if said is None else _number(said)
+    said = headers.get(TIME_LEFT_MS)
+    left = None if said is None else _number(said)
     return Inbound(
         started=now,
         request_id=request_id,
@@ -122,9 +125,10 @@ def _is_caller(text: str) -> bool:
     return _CALLER.fullmatch(text) is not None
 
 
-def _number(text: str | None) -> int | None:
+@lru_cache(1024)
+def _number(text: str) -> int | None:
     """What up to nine digits say; None for anything else."""
-    return int(text) if text is not None and len(text) <= 9 and text.isascii() and text.isdigit() else None
+    return int(text) if len(text) <= 9 and text.isascii() and text.isdigit() else None
 
 
 def _combined(lines: list[str]) -> str | None:

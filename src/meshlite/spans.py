@@ -24,6 +24,8 @@ _LENGTH = 55
 _TRACEPARENT = re.compile(
     r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-[\x20-\x7e]{0,200})?", re.ASCII
 )
+_USUAL = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})", re.ASCII)
+_NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
 _bits = Random().getrandbits  # noqa: S311  ids need to differ, not to be secret
 
 
@@ -220,6 +222,9 @@ def parse_traceparent(text: str) -> tuple[str, str, bool] | None:
 
     Of a version to come, what this one knows is read: the first four fields.
     """
+    if len(text) == _LENGTH and (usual := _USUAL.fullmatch(text)) is not None:  # for half of what all rules cost
+        trace_id, span_id, flags = usual.groups()
+        return None if trace_id == _NO_TRACE or span_id == _NO_SPAN else (trace_id, span_id, flags[1] in "13579bdf")
     if len(text) < _LENGTH or (found := _TRACEPARENT.fullmatch(text)) is None:
         return None
     version, trace_id, span_id, flags, more = found.groups()
