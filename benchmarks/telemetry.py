@@ -14,6 +14,8 @@ import argparse
 import gc
 import time
 import tracemalloc
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from harness import CHAIN, USER, Server, folder, median, meshlite, on_cpu, spread, table, wrk
@@ -48,6 +50,10 @@ def throughput(told: Server, untold: Server, seconds: int, rounds: int) -> str:
         rows.append([f"`GET {path}`", told_rate, untold_rate, ratio, "≥ 0.95", spread(costs, 1)])
     head = ["32 connections", "with/s", "without/s", "ratio (least to greatest)", "wanted", "µs of CPU more, each"]
     return table(head, rows)
+
+
+def _mesh(where: Path, **more: Sequence[str]) -> AbstractContextManager[Server]:
+    return meshlite(where, under=on_cpu(0), **more)
 
 
 def memory() -> str:
@@ -126,7 +132,7 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=9)
     given = options.parse_args()
     print(memory(), end="\n\n", flush=True)
-    with folder() as ours, folder() as others, meshlite(ours) as told, meshlite(others, program=UNTOLD) as untold:
+    with folder() as ours, folder() as others, _mesh(ours) as told, _mesh(others, program=UNTOLD) as untold:
         for server in (told, untold):
             server.first_answer()
         print(throughput(told, untold, given.seconds, given.rounds))

@@ -45,6 +45,19 @@ def test_json_lines_are_one_object_a_line_with_time_and_level() -> None:
     assert second["text"] == 'a "quoted"\nline'
 
 
+def test_requests_push_out_no_other_line() -> None:
+    """The last thousand lines, and behind them what was said before that is no request's, each once."""
+    log, access, writer, _, recent = logs.make(Pipe(), "json", "info")
+    log.warning("first")
+    log.warning("second")
+    for _ in range(5_000):
+        access(REQUEST)
+    log.warning("third")
+    events = [line["event"] for line in recent.lines()]
+    assert (events[0], events[1:1000], events[1000:]) == ("third", [REQUEST.name] * 999, ["second", "first"])
+    writer.close()
+
+
 def test_the_console_gives_no_value_a_line_of_its_own() -> None:
     """What a stranger sends cannot look like a line of ours."""
     pipe = Pipe()

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -11,9 +12,12 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
+from multidict import CIMultiDict
 
+from meshlite import propagation
 from meshlite.control.traces import TraceQuery, view
 from meshlite.errors import StorageError
+from meshlite.events import UNMATCHED
 from meshlite.spans import MAX_SPANS, AttemptSpan, ServerSpan, Trace
 from meshlite.telemetry import traces as rooms
 from meshlite.telemetry.traces import Traces
@@ -489,6 +493,56 @@ def test_what_failed_by_itself_survives_a_flood_of_what_was_meant_to(flood: dict
     assert len(kept.reasons()) <= rooms.LATEST + 1 + rooms.SLOWEST
 
 
+def an_inbound(kept: Kept, **headers: str) -> propagation.Inbound:
+    """A request that is under way now, in the service s."""
+    inbound = propagation.read(CIMultiDict(headers), kept.now)
+    inbound.tracer, inbound.service, inbound.method, inbound.route = kept.traces, "s", "GET", "/a"
+    return inbound
+
+
+def test_a_trace_began_when_its_request_did() -> None:
+    """However late its first span: by the wall clock too."""
+    kept = Kept()
+    inbound = an_inbound(kept)
+    kept.now += 7.0
+    trace = inbound.traced()
+    assert trace is not None
+    assert (trace.start, trace is inbound.traced()) == (0.0, True)
+    assert time.time() - trace.wall == pytest.approx(7.0, abs=1.0)
+
+
+def test_what_fails_after_an_answer_that_nobody_wanted_is_kept() -> None:
+    """The work that a request has left behind makes its trace, with the request's own span."""
+    kept = Kept()
+    inbound = an_inbound(kept)
+    inbound.status, inbound.seconds, inbound.left_out = 200, 0.001, True
+    trace = inbound.traced()
+    assert trace is not None
+    trace.add(AttemptSpan("1" * 16, inbound.span_id, "s", 0.1, 0.0, "timeout", "c", "GET /"))
+    assert trace.root is not None
+    assert (trace.root.outcome, kept.reasons()) == ("ok", {trace.trace_id: "failed"})
+
+
+def test_a_flood_of_refusals_pushes_out_no_failure() -> None:
+    """What was shed has a room of its own."""
+    kept = Kept()
+    failed = kept.add(outcome="http_503")
+    shed = [kept.add(outcome="overloaded") for _ in range(2_000)]
+    reasons = kept.reasons()
+    assert reasons[failed] == "failed"
+    assert sum(reasons.get(trace_id) == "failed" for trace_id in shed) == rooms.LATEST
+
+
+def test_a_strangers_routes_are_not_kept_as_slow() -> None:
+    """What has no route is wanted as one of the latest only, and so is what comes after the last operation."""
+    kept = Kept()
+    for number in range(rooms.LATEST + rooms.OPERATIONS):
+        kept.add(route=f"/{number}")
+    kept.now += 0.001
+    for route in (UNMATCHED, "/other"):
+        assert not kept.traces.wants(("s", "GET", route), kept.now - 0.001, 0.0001)
+
+
 def test_what_is_not_wanted_would_not_have_been_kept() -> None:
     """Of a thousand good answers a second, and of ten: the same traces are kept, whether all are told or the wanted."""
     every, wanted, random = Kept(), Kept(), Random(4711)
@@ -499,7 +553,7 @@ def test_what_is_not_wanted_would_not_have_been_kept() -> None:
         for kept in (every, wanted):
             kept.now += gap
         every.add(seconds, route=route)
-        if wanted.traces.wants("s", "GET", route, wanted.now, seconds):
+        if wanted.traces.wants(("s", "GET", route), wanted.now, seconds):
             wanted.add(seconds, route=route)
         else:
             wanted.number += 1
@@ -507,7 +561,7 @@ def test_what_is_not_wanted_would_not_have_been_kept() -> None:
     assert wanted.reasons() == every.reasons()
     assert left_out > 3_000
     wanted.traces.export = lambda *_: None
-    assert wanted.traces.wants("s", "GET", "/b", wanted.now, 0.0)
+    assert wanted.traces.wants(("s", "GET", "/b"), wanted.now, 0.0)
 
 
 def test_the_slowest_of_each_operation_are_kept_and_go_with_their_time() -> None:

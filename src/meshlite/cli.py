@@ -398,6 +398,7 @@ try
   curl {urls["inventory"]}/inventory
 
 look
+  {control or ""}/ in a browser: what calls what, how it fares, and buttons that break it
   {urls["users"]}/docs (and the others'), {control}/api/edges, {control}/metrics
 
 Ctrl-C stops it.

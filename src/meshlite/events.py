@@ -46,6 +46,8 @@ class RequestCompleted(Fact, frozen=True, omit_defaults=True):
     fault: str | None = None
     trace_id: str = ""
     span_id: str = ""
+    shed: bool = False
+    """Whether it was turned away because there were too many."""
 
 
 class CallCompleted(Fact, frozen=True):

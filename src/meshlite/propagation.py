@@ -6,6 +6,7 @@ are `istr`: a header is found by one in a sixth of the time that a `str` takes.
 """
 
 import re
+import time
 from contextvars import ContextVar
 from functools import lru_cache
 from typing import Protocol
@@ -13,7 +14,17 @@ from typing import Protocol
 from msgspec import Struct
 from multidict import istr
 
-from meshlite.spans import Trace, Tracer, new_ids, new_span_id, parse_traceparent
+from meshlite.spans import (
+    LONGEST,
+    OK,
+    OVERLOAD,
+    ServerSpan,
+    Trace,
+    Tracer,
+    new_ids,
+    new_span_id,
+    parse_traceparent,
+)
 
 REQUEST_ID = istr("X-Request-Id")
 TRACEPARENT = istr("Traceparent")
@@ -25,9 +36,13 @@ OVERLOADED = istr("X-Envoy-Overloaded")
 FAULT = istr("meshlite-fault")
 SERVER = "meshlite"
 """What the `Server` header says: no versions."""
+CLIENT_CLOSED_REQUEST = 499
+"""The status, nginx's, of a request whose client went away before it was answered."""
 
 _ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}", re.ASCII)
-_CALLER = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
+_LONGEST_CALLER = 63
+_LONGEST_NUMBER = 9
+_CALLER = re.compile(r"[a-z0-9][a-z0-9-]*", re.ASCII)
 _MEMBER = re.compile(
     r"[a-z0-9][a-z0-9_*/@-]{0,255}=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]", re.ASCII
 )
@@ -62,17 +77,56 @@ class Inbound(Struct):
     sampled: bool
     tracestate: str | None
     deadline: float | None
+    method: str = ""
+    route: str = ""
+    path: str = ""
+    status: int = CLIENT_CLOSED_REQUEST
+    degraded: str | None = None
+    seconds: float = 0.0
+    shed: bool = False
     fault: str | None = None
     service: str = ""
     tracer: Tracer | None = None
     trace: Trace | None = None
     """Where its spans go, once there is one."""
+    joined: bool = False
+    """Whether that is its caller's, who is in this mesh."""
+    left_out: bool = False
+    """Whether it has ended, and nobody wanted a trace of it."""
 
     def traced(self) -> Trace | None:
         """Where its spans go: a trace is made for the first of them, for most requests have none but their own."""
         if self.trace is None and self.tracer is not None:
-            self.trace = Trace(self.tracer, self.trace_id, self.sampled, self.started, self.tracestate)
+            wall = time.time() - (self.tracer.clock() - self.started)
+            self.trace = Trace(self.tracer, self.trace_id, self.sampled, self.started, self.tracestate, wall)
+            if self.left_out:  # and it has work done after its end
+                self.trace.end(self.span())
         return self.trace
+
+    def span(self) -> ServerSpan:
+        """The work on it, which has ended."""
+        outcome = OK
+        if self.shed:
+            outcome = OVERLOAD
+        elif self.status >= CLIENT_CLOSED_REQUEST:
+            outcome = "cancelled" if self.status == CLIENT_CLOSED_REQUEST else f"http_{self.status}"
+        return ServerSpan(
+            self.span_id,
+            self.parent_id,
+            self.service,
+            self.started,
+            self.seconds,
+            outcome,
+            self.method,
+            self.route,
+            self.status,
+            self.request_id,
+            self.caller,
+            self.attempt,
+            self.fault,
+            self.degraded,
+            self.path[:LONGEST],
+        )
 
     def struck_by(self, fault: str) -> None:
         """Note that `fault` acted on it."""
@@ -94,7 +148,7 @@ def read(headers: Headers, now: float) -> Inbound:
     if request_id is None or not _ID.fullmatch(request_id):
         request_id = ids[:16]
     caller = headers.get(CALLER)
-    if caller is None or not _is_caller(caller):
+    if caller is None or len(caller) > _LONGEST_CALLER or not _is_caller(caller):
         caller = "external"
     trace_id, parent_id, sampled, tracestate = ids[32:], None, True, None
     traceparent = headers.get(TRACEPARENT)
@@ -103,9 +157,9 @@ def read(headers: Headers, now: float) -> Inbound:
         if headers.get(TRACESTATE) is not None:
             tracestate = _combined(headers.getall(TRACESTATE))
     said = headers.get(ATTEMPT)
-    attempt = None if said is None else _number(said)
+    attempt = _number(said) if said is not None and len(said) <= _LONGEST_NUMBER else None
     said = headers.get(TIME_LEFT_MS)
-    left = None if said is None else _number(said)
+    left = _number(said) if said is not None and len(said) <= _LONGEST_NUMBER else None
     return Inbound(
         started=now,
         request_id=request_id,
@@ -127,8 +181,7 @@ def _is_caller(text: str) -> bool:
 
 @lru_cache(1024)
 def _number(text: str) -> int | None:
-    """What up to nine digits say; None for anything else."""
-    return int(text) if len(text) <= 9 and text.isascii() and text.isdigit() else None
+    return int(text) if text.isascii() and text.isdigit() else None
 
 
 def _combined(lines: list[str]) -> str | None:

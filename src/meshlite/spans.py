@@ -20,6 +20,8 @@ MAX_UNDER_WAY = 4096
 LONGEST = 200
 """Characters that are kept of what a stranger may make as long as he likes."""
 OK = "ok"
+OVERLOAD = "overloaded"
+"""The outcome of a request that was shed: there were too many."""
 _LENGTH = 55
 _TRACEPARENT = re.compile(
     r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-[\x20-\x7e]{0,200})?", re.ASCII
@@ -206,7 +208,7 @@ class Tracer:
         """It has ended."""
         self._under_way.pop(span_id, None)
 
-    def wants(self, service: str, method: str, route: str, start: float, seconds: float) -> bool:
+    def wants(self, operation: tuple[str, str, str], start: float, seconds: float) -> bool:
         """Whether a trace of a server's span alone, which ended well, is of use; else `ended` need not hear of it."""
         return True
 

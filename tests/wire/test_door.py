@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from tests.conftest import StartMesh, World
+from tests.test_mesh import until
 from tests.wire.raw import GOOD, Answer, Wire, connect, request
 
 FULL = (
@@ -32,8 +33,7 @@ async def full(start_mesh: StartMesh) -> AsyncIterator[World]:
     world = await start_mesh(*FULL)
     held = await connect(world, "orders")
     await held.send(request("GET", "/orders", "X-Hang: yes"))
-    while not world.mesh.services["orders"].boundary.sheds():
-        await asyncio.sleep(0.01)
+    await until(world.mesh.services["orders"].boundary.sheds)
     yield world
     await held.close()
 
@@ -78,8 +78,10 @@ async def test_a_refusal_is_told_of_like_any_answer(full: World, wire: Wire) -> 
     assert shed(await answered(wire, SENT))
     (line,) = [line for line in full.logged("request.completed") if line["request_id"] == "mine"]
     assert (line["method"], line["route"], line["status"], line["caller"]) == ("POST", "/orders", 503, "external")
+    assert line["shed"] is True
     (trace,) = [trace for trace, _ in full.mesh.traces.kept() if trace.root and trace.root.status == 503]
     assert (trace.trace_id, trace.root.request_id, trace.root.path) == (line["trace_id"], "mine", "/orders")
+    assert trace.root.outcome == "overloaded"
     exposition = (await full.get("control", "/metrics")).body.decode()
     assert 'meshlite_requests_shed_total{service="orders"} 1.0' in exposition
     assert re.search(
@@ -118,10 +120,29 @@ async def test_a_connection_bears_any_number_of_refusals(wire: Wire) -> None:
     assert [answer.status for answer in answers if answer] == [503, 200]
 
 
+async def test_whoever_may_still_wait_is_not_turned_away(start_mesh: StartMesh) -> None:
+    """One is at work and one waits: the third is too many."""
+    world = await start_mesh(*FULL, "policy.admission.max_waiting=1")
+    wires = [await connect(world, "orders") for _ in range(3)]
+    boundary = world.mesh.services["orders"].boundary
+    await wires[0].send(request("GET", "/orders", "X-Hang: yes"))
+    await until(lambda: boundary.in_flight == 1)
+    await wires[1].send(SENT)
+    await until(lambda: boundary.admission is not None and boundary.admission.waiting == 1)
+    assert shed(await answered(wires[2], SENT))
+    await wires[0].close()
+    answer = await wires[1].answer()
+    assert answer is not None
+    assert answer.status == 201
+    for wire in wires[1:]:
+        await wire.close()
+
+
 @pytest.mark.parametrize(
     ("sent", "kind"),
     [
         (request("POST", "/orders", body=b" " * 300_001), "body-too-large"),
+        (SENT.replace(b"Host", b"Expect: nonsense\r\nHost"), "expectation-failed"),
         (request("POST", "/orders", "Transfer-Encoding: gzip, chunked") + b"0\r\n\r\n", "malformed-request"),
         (SENT.replace(b"1.1", b"1.2"), "malformed-request"),
     ],
@@ -154,10 +175,21 @@ async def test_one_that_asks_for_the_end_of_its_connection_has_it(wire: Wire) ->
     assert await wire.ended()
 
 
+@pytest.mark.slow
 async def test_an_idle_connection_is_closed(wire: Wire) -> None:
     """Also where all that it ever had was a refusal."""
     assert shed(await answered(wire, SENT))
     assert await wire.ended(2.0)
+
+
+@pytest.mark.parametrize(
+    "line", [b"POST /orders HTTP/1.0", b"POST /orders HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: x"]
+)
+async def test_one_that_cannot_go_on_is_ended(wire: Wire, line: bytes) -> None:
+    """HTTP/1.0, and what asks for another protocol: shed, and closed."""
+    answer = await answered(wire, SENT.replace(b"POST /orders HTTP/1.1", line))
+    assert shed(answer)
+    assert await wire.ended(0.3)
 
 
 @pytest.mark.slow

@@ -61,7 +61,7 @@ class BreakerView(Struct, frozen=True):
 class EdgeView(Struct, frozen=True):
     """An edge: its policy in force (null: switched off), its breakers, what is under way, its last ten seconds.
 
-    `amplification` is attempts per call; `outcomes` are the calls by how they ended: "ok", or why not.
+    `amplification` is 1 and the retries per call; `outcomes` are the calls by how they ended: "ok", or why not.
     """
 
     caller: str

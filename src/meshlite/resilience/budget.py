@@ -44,7 +44,7 @@ class RetryBudget:
 
     @property
     def amplification(self) -> float:
-        """Attempts per request over the last 10 s: 1.0 is none at all."""
+        """1 and the retries per request, over the last 10 s."""
         self._turn()
         requests = sum(self._requests)
         return 1.0 + sum(self._retries) / requests if requests else 1.0

@@ -394,7 +394,7 @@ class Edge:
 
     @property
     def amplification(self) -> float:
-        """Attempts per request, over the last 10 s."""
+        """1 and the retries per request, over the last 10 s."""
         return self._retries.budget.amplification
 
     async def close(self) -> None:

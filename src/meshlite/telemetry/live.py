@@ -52,7 +52,7 @@ class Live(Collector):
             "meshlite_call_attempts_waiting", "Attempts that wait for a place in the bulkhead", labels=labels
         )
         amplification = GaugeMetricFamily(
-            "meshlite_call_amplification_ratio", "Attempts per call, over the last ten seconds", labels=labels
+            "meshlite_call_amplification_ratio", "1 and the retries per call, over the last ten seconds", labels=labels
         )
         for edge in self.edges:
             names = [edge.caller, edge.callee]

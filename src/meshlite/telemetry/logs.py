@@ -149,6 +149,8 @@ def _for_people(colors: bool) -> structlog.typing.Processor:
         )
         if "attempt" in event:
             line += f" attempt {event['attempt']}"
+        if "shed" in event:
+            line += painted(" shed", "35")
         if "fault" in event:
             line += painted(f" fault {event['fault']}", "35")
         return line.encode(errors="backslashreplace")
@@ -160,24 +162,31 @@ _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARN
 
 
 class Recent:
-    """The last lines of a log, in memory."""
+    """The last lines of a log, in memory; and, behind them, those before that are no request's, which are few."""
 
     def __init__(self, size: int = 1_000) -> None:
         self.entries: deque[tuple[str, RequestCompleted] | EventDict] = deque(maxlen=size)
+        self._rare: deque[EventDict] = deque(maxlen=size)
 
     def note(self, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
         """Keep a line on its way to the renderer: a processor for structlog."""
-        self.entries.append(dict(event))
+        kept = dict(event)
+        self.entries.append(kept)
+        if event["event"] != RequestCompleted.name:
+            self._rare.append(kept)
         return event
 
     def lines(self) -> Iterator[Mapping[str, Any]]:
         """Each line as what it says, the newest first."""
+        seen = set()
         for entry in reversed(tuple(self.entries)):
             if isinstance(entry, tuple):
                 stamp, fact = entry
                 yield {"timestamp": stamp, "level": "info", "event": fact.name, **msgspec.to_builtins(fact)}
             else:
+                seen.add(id(entry))
                 yield entry
+        yield from (entry for entry in reversed(tuple(self._rare)) if id(entry) not in seen)
 
 
 class Log(NamedTuple):

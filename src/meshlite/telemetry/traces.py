@@ -1,9 +1,9 @@
 """Which traces are kept, in memory: the latest, and in rooms of their own those that are worth a look later.
 
 It is decided when a trace's first span has ended, by what came of it. A flood of good answers pushes out nothing but
-good answers: what a fault struck, what failed, and what went wrong inside of a good answer have rooms of their own, and
-each operation keeps its slowest of the last minutes. What ends after the first span is added to its trace, and may move
-it to another room.
+good answers: what a fault struck, what was shed, what failed, and what went wrong inside of a good answer have rooms of
+their own, and each operation keeps its slowest of the last minutes. What ends after the first span is added to its
+trace, and may move it to another room.
 """
 
 from collections import deque
@@ -12,7 +12,7 @@ from heapq import heappush, heappushpop
 from typing import Literal
 
 from meshlite.events import UNMATCHED
-from meshlite.spans import OK, CallSpan, ServerSpan, Span, Trace, Tracer
+from meshlite.spans import OK, OVERLOAD, CallSpan, ServerSpan, Span, Trace, Tracer
 
 LATEST = 300
 REACH = 3.0
@@ -28,9 +28,10 @@ PROTOCOL = "http/protobuf"
 """The one of OTLP's that is spoken."""
 
 Kept = Literal["latest", "slow", "failed", "injected"]
-Room = Literal["injected", "failed", "flawed"]
+Room = Literal["injected", "shed", "failed", "flawed"]
+Operation = tuple[str, str, str]
 Export = Callable[[Trace, Sequence[Span]], None]
-_WHAT_FOR: dict[str, Kept] = {"injected": "injected", "failed": "failed", "flawed": "failed"}
+_WHAT_FOR: dict[str, Kept] = {"injected": "injected", "shed": "failed", "failed": "failed", "flawed": "failed"}
 
 
 def asked_for(environ: Mapping[str, str]) -> bool:
@@ -62,52 +63,47 @@ class Traces(Tracer):
         self._next = 0.0  # when one more of many good answers is to be kept
         self._rooms: dict[Room, deque[Trace]] = {
             "injected": deque(maxlen=ROOM),
+            "shed": deque(maxlen=ROOM),
             "failed": deque(maxlen=ROOM),
             "flawed": deque(maxlen=ROOM),
         }
-        self._slowest: dict[tuple[str, str, str], _Slowest] = {}
+        self._slowest: dict[Operation, _Slowest] = {}
 
-    def wants(self, service: str, method: str, route: str, start: float, seconds: float) -> bool:
-        slowest = self._slowest.get((service, method, route))
+    def wants(self, operation: Operation, start: float, seconds: float) -> bool:
         end = start + seconds
-        return (
-            slowest is None
-            or seconds > slowest.least
-            or end >= slowest.until
-            or self._is_due(end)
-            or self.export is not None
-        )
+        return self._is_due(end) or self._is_slow(operation, seconds, end) or self.export is not None
 
     def _is_due(self, end: float) -> bool:
         """Whether a good trace that ended then is to be among the latest."""
         return end >= self._next or len(self._latest) < LATEST or end - self._latest[0].start >= REACH
 
+    def _is_slow(self, operation: Operation, seconds: float, end: float) -> bool:
+        """Whether a good trace is among the slowest of its operation, where these are kept."""
+        slowest = self._slowest.get(operation)
+        if slowest is None:
+            return len(self._slowest) < OPERATIONS and operation[2] != UNMATCHED  # a stranger's words are no operation
+        return seconds > slowest.least or end >= slowest.until
+
     def ended(self, trace: Trace, root: ServerSpan | CallSpan) -> None:
-        if not trace.struck and not trace.flawed and root.outcome == OK:
-            key = (
+        room = _room(trace, root)
+        if room is None:
+            operation = (
                 (root.service, root.method, root.route)
                 if isinstance(root, ServerSpan)
                 else (root.service, root.callee, root.operation)
             )
-            slowest = self._slowest.get(key) or self._first(key)
             end = root.start + root.seconds
             if self._is_due(end):
                 self._next = end + REACH / LATEST
                 self._latest.append(trace)
-            if root.seconds > slowest.least or end >= slowest.until:
-                slowest.take(trace, root.seconds, end)
-        elif (room := _room(trace, root)) is not None:
+            if self._is_slow(operation, root.seconds, end):
+                self._slowest.setdefault(operation, _Slowest()).take(trace, root.seconds, end)
+        else:
             trace.room = room
             self._latest.append(trace)
             self._rooms[room].append(trace)
         if self.export is not None:
             self.export(trace, (*trace.spans, root))
-
-    def _first(self, key: tuple[str, str, str]) -> "_Slowest":
-        slowest = _Slowest()
-        if len(self._slowest) < OPERATIONS and key[2] != UNMATCHED:  # a stranger's words are no operation
-            self._slowest[key] = slowest
-        return slowest
 
     def late(self, trace: Trace, span: Span) -> None:
         if trace.root is not None and (room := _room(trace, trace.root)) is not None and room != trace.room:
@@ -169,5 +165,5 @@ def _room(trace: Trace, root: ServerSpan | CallSpan) -> Room | None:
     if trace.struck:
         return "injected"
     if root.outcome != OK:
-        return "failed"
+        return "shed" if root.outcome == OVERLOAD else "failed"
     return "flawed" if trace.flawed else None

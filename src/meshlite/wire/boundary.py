@@ -1,7 +1,8 @@
-"""The one middleware at the edge of every service: who asks, may it come in, what went wrong, what is to be told.
+"""The edge of every service: who asks, may it come in, what went wrong, what is to be told.
 
 admission ⟶ fault ⟶ handler ⟶ fault; every error leaves as a problem document, every request as one fact.
-One middleware, not five: each costs a request some percent.
+One middleware, not five: each costs a request some percent. While there are too many, most who come are turned away
+before it: their connection writes what `turn_away` says.
 """
 
 import asyncio
@@ -20,9 +21,10 @@ from meshlite.errors import BulkheadFullError, CallError, StorageError
 from meshlite.events import PROBES, READINESS, UNMATCHED, Bus, RequestCompleted
 from meshlite.faults import HEADER, Faults, strike
 from meshlite.harm import harm
+from meshlite.propagation import CLIENT_CLOSED_REQUEST
 from meshlite.resilience.bulkhead import Bulkhead
 from meshlite.resilience.deadline import way_back
-from meshlite.spans import LONGEST, OK, ServerSpan, Tracer
+from meshlite.spans import Tracer
 from meshlite.wire.degraded import HEADER as DEGRADED
 from meshlite.wire.messages import reply
 from meshlite.wire.problems import CONTENT_TYPE, Problem, from_http, unavailable
@@ -37,7 +39,6 @@ def at_work(frame: FrameType) -> tuple[str, str] | None:
 
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-CLIENT_CLOSED_REQUEST = 499
 _TOO_LATE = "its time passed before it could be begun"
 _OVERLOADED = Problem(
     "overloaded", "too many requests at once", retry_after=1.0, headers={propagation.OVERLOADED: "true"}
@@ -101,13 +102,14 @@ class Boundary:
     def install(self, app: web.Application) -> None:
         """Stand before all of `app`."""
         app.middlewares.insert(0, self.middleware())
-        self._plain = frozenset(
-            (route.method, route.resource.canonical)
-            for route in app.router.routes()
-            if isinstance(route.resource, web.PlainResource)
-            and route.resource.canonical not in PROBES
-            and route.method != hdrs.METH_HEAD  # whose answer would have no body
-        )
+        if self._guard is None:  # which would have to be asked first
+            self._plain = frozenset(
+                (route.method, resource.canonical)
+                for resource in app.router.resources()
+                if isinstance(resource, web.PlainResource) and resource.canonical not in PROBES
+                for route in resource
+                if route.method != hdrs.METH_HEAD  # whose answer would have no body
+            )
 
     def admit(self, policy: AdmissionPolicy | None) -> None:
         """Go by `policy` from now on; None lets everybody in, those who wait too.
@@ -137,7 +139,7 @@ class Boundary:
         """The whole answer to a request while it `sheds`; None for what the middleware has to judge.
 
         A refusal must cost little: when there are many of them, what they cost is what the admitted ones lack. By way
-        of the application, its router and aiohttp's answer it costs three times as much.
+        of the application, its router and aiohttp's answer it costs two and a half times as much.
         """
         route = path.partition("?")[0]
         if (method, route) not in self._plain:
@@ -146,42 +148,37 @@ class Boundary:
         inbound = propagation.read(headers, started)
         if inbound.deadline is not None and inbound.deadline <= started:
             return None
-        self.shed += 1
-        joined = self._joined(inbound)
-        self._tell(inbound, joined, method, route, path, _OVERLOADED.status, None)
+        inbound.method, inbound.route, inbound.path = method, route, path
+        self._join(inbound)
+        self._shed(inbound)
+        self._tell(inbound)
         date = rfc822_formatted_time()
         return (
             f"{_OVERLOADED_HEAD}X-Request-Id: {inbound.request_id}\r\nDate: {date}\r\n\r\n".encode() + _OVERLOADED_BODY
         )
 
-    def _joined(self, inbound: propagation.Inbound) -> bool:
-        """Have a request's spans go to its caller's trace, if that is under way here: whether it is."""
-        tracer = inbound.tracer = self._tracer
-        if tracer is None:
-            return False
-        inbound.service = self.service
-        if inbound.parent_id is not None:
-            inbound.trace = tracer.joined(inbound.trace_id, inbound.parent_id)
-        return inbound.trace is not None
+    def _shed(self, inbound: propagation.Inbound) -> None:
+        self.shed += 1
+        inbound.shed, inbound.status = True, _OVERLOADED.status
 
-    def _tell(
-        self,
-        inbound: propagation.Inbound,
-        joined: bool,
-        method: str,
-        route: str,
-        path: str,
-        status: int,
-        degraded: str | None,
-    ) -> None:
+    def _join(self, inbound: propagation.Inbound) -> None:
+        """Have a request traced; its spans go to its caller's trace, if that is under way here."""
+        tracer = inbound.tracer = self._tracer
+        inbound.service = self.service
+        if tracer is not None and inbound.parent_id is not None:
+            inbound.trace = tracer.joined(inbound.trace_id, inbound.parent_id)
+            inbound.joined = inbound.trace is not None
+
+    def _tell(self, inbound: propagation.Inbound) -> None:
         """Tell of a request that has ended."""
         seconds, tracer = self._clock() - inbound.started, inbound.tracer
+        inbound.seconds = seconds
         self._bus.publish(
             RequestCompleted(
                 self.service,
-                method,
-                route,
-                status,
+                inbound.method,
+                inbound.route,
+                inbound.status,
                 round(seconds * 100_000) / 100,  # `round` to two digits costs twice as much
                 inbound.request_id,
                 inbound.caller,
@@ -189,56 +186,24 @@ class Boundary:
                 inbound.fault,
                 "" if tracer is None else inbound.trace_id,
                 "" if tracer is None else inbound.span_id,
+                inbound.shed,
             )
         )
-        if tracer is not None and (
-            inbound.trace is not None
-            or status >= CLIENT_CLOSED_REQUEST
-            or inbound.fault is not None
-            or tracer.wants(self.service, method, route, inbound.started, seconds)
-        ):
-            self._trace(inbound, joined, method, route, path, status, degraded, seconds)
-
-    def _trace(
-        self,
-        inbound: propagation.Inbound,
-        joined: bool,
-        method: str,
-        route: str,
-        path: str,
-        status: int,
-        degraded: str | None,
-        seconds: float,
-    ) -> None:
-        """Have the span of a request that has ended in its trace."""
+        if tracer is None:
+            return
+        if inbound.trace is None and inbound.status < CLIENT_CLOSED_REQUEST and inbound.fault is None:
+            operation = (self.service, inbound.method, inbound.route)
+            if not tracer.wants(operation, inbound.started, seconds):
+                inbound.left_out = True
+                return
         trace = inbound.traced()
         assert trace is not None
-        outcome = OK
-        if status >= CLIENT_CLOSED_REQUEST:
-            outcome = "cancelled" if status == CLIENT_CLOSED_REQUEST else f"http_{status}"
-        span = ServerSpan(
-            inbound.span_id,
-            inbound.parent_id,
-            inbound.service,
-            inbound.started,
-            seconds,
-            outcome,
-            method,
-            route,
-            status,
-            inbound.request_id,
-            inbound.caller,
-            inbound.attempt,
-            inbound.fault,
-            degraded,
-            path[:LONGEST],
-        )
         if inbound.fault is not None:
             trace.struck = True
-        if joined:
-            trace.add(span)
+        if inbound.joined:
+            trace.add(inbound.span())
         else:
-            trace.end(span)
+            trace.end(inbound.span())
 
     def refuse(self, problem: Problem, method: str = "unparsed", route: str = "unparsed") -> web.Response:
         """The answer to what no handler will see, with an id, counted and logged like any other."""
@@ -260,8 +225,9 @@ class Boundary:
             propagation.current.set(inbound)  # each request runs in a task, and so in a context, of its own
             resource = request.match_info.route.resource
             route = resource.canonical if resource is not None else UNMATCHED
-            joined = route not in PROBES and self._joined(inbound)
-            status, degraded = CLIENT_CLOSED_REQUEST, None
+            inbound.method, inbound.route, inbound.path = request.method, route, request.raw_path
+            if route not in PROBES:
+                self._join(inbound)
             self.in_flight += 1
             try:
                 try:
@@ -273,9 +239,8 @@ class Boundary:
                         response = await self._admitted(request, handler, inbound, route)
                 except Exception as error:
                     response = self._explained(error, request, inbound, route)
-                status = response.status
-                headers = response.headers
-                degraded = headers.get(DEGRADED)
+                inbound.status, headers = response.status, response.headers
+                inbound.degraded = headers.get(DEGRADED)
                 headers[propagation.REQUEST_ID] = inbound.request_id
                 headers[hdrs.SERVER] = propagation.SERVER
                 if inbound.fault is not None:
@@ -286,7 +251,7 @@ class Boundary:
                 return response
             finally:
                 self.in_flight -= 1
-                self._tell(inbound, joined, request.method, route, request.raw_path, status, degraded)
+                self._tell(inbound)
 
         return boundary
 
@@ -297,7 +262,7 @@ class Boundary:
             raise Problem("draining", "the mesh is stopping", retry_after=1.0)
         admission = self.admission
         if admission is not None and not admission.try_acquire() and not await self._queue(admission, inbound):
-            self.shed += 1
+            self._shed(inbound)
             return _overloaded()
         try:
             if inbound.deadline is not None:

@@ -150,10 +150,12 @@ class Listener:
         for refusal in list(self._refusals):
             refusal.cut()
         if self._runner is not None:
-            await self._runner.cleanup()
-            _forget_chains()
-        if self._everyone is not None:
-            self._everyone -= self._open
+            try:
+                await self._runner.cleanup()
+            finally:
+                _forget_chains()
+                if self._everyone is not None:
+                    self._everyone -= self._open
 
 
 def _forget_chains() -> None:

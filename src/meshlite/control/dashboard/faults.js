@@ -21,7 +21,7 @@ const PRESETS = [
   {
     name: "inventory-fails",
     title: "Inventory fails",
-    text: "Half of its answers are 503: retries help, up to their budget.",
+    text: "Half of its answers are 503: retries help, until the breaker opens.",
     rule: { service: "inventory", kind: "error", status: 503, probability: 0.5, ...MINUTE },
   },
   {

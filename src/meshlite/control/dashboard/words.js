@@ -62,6 +62,7 @@ export const OUTCOMES = {
   circuit_open: { word: "refused by the breaker", tone: "warn" },
   bulkhead_full: { word: "refused by the bulkhead", tone: "warn2" },
   retry_budget: { word: "refused by the retry budget", tone: "warn3" },
+  overloaded: { word: "turned away: too many", tone: "warn2" },
   cancelled: { word: "given up by the caller", tone: "off" },
 };
 export const outcome = (name) => OUTCOMES[name] ?? { word: name.replaceAll("_", " "), tone: "bad" };
