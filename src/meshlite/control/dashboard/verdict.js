@@ -28,7 +28,8 @@ function causes(edge, state, down, on) {
 // Who is hurt: on an edge, at a service by whoever asks it, or by the time it takes. None of it where nobody is.
 function harm({ services, edges, load }, on) {
   const edge = highest(edges, "error_rate");
-  const failing = highest(services, "error_rate");
+  const lose = (each) => each.rate * each.error_rate;
+  const failing = services.reduce((most, each) => (lose(each) > lose(most) ? each : most)); // not one bad answer of one
   const slow = highest(services, "p99_ms");
   const found = [];
   if (edge.error_rate > 0.001)
