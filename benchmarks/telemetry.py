@@ -24,6 +24,7 @@ from meshlite import spans
 from meshlite.telemetry import traces
 
 CONNECTIONS = 32
+ROOMS = (("f", "ok", "ok"), (None, "overloaded", "ok"), (None, "http_503", "ok"), (None, "ok", "timeout"))
 UNTOLD = (str(Path(__file__).with_name("untold.py")),)
 
 
@@ -74,7 +75,7 @@ def _filled(size: int) -> tuple[int, int]:
     before, _ = tracemalloc.get_traced_memory()
     kept = traces.Traces(time.monotonic)
     number = 0
-    for fault, outcome, inner in (("f", "ok", "ok"), (None, "http_503", "ok"), (None, "ok", "timeout")):
+    for fault, outcome, inner in ROOMS:
         for _ in range(traces.ROOM):
             _trace(kept, number := number + 1, size, fault, outcome, inner, "/", 0.0)
     for operation in range(traces.OPERATIONS):
