@@ -21,8 +21,7 @@ def is_callees_fault(limit: float, full: float | None) -> bool:
 
 def way_back(limit: float) -> float:
     """Of `limit` seconds, those that an answer's way back may take: 20 ms or 10 %, whichever is more."""
-    share = limit * MARGIN_SHARE
-    return max(share, MARGIN)
+    return max(MARGIN, limit * MARGIN_SHARE)
 
 
 def milliseconds_to_pass_on(limit: float) -> int:
