@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from meshlite.events import BreakerMoved, RequestCompleted
+from meshlite.events import BreakerMoved, Bus, RequestCompleted
 from meshlite.telemetry import logs
 from tests.conftest import World
 
@@ -26,7 +26,9 @@ def test_json_lines_are_one_object_a_line_with_time_and_level() -> None:
     """What a machine reads: a time in UTC, a level, an event, its keys."""
     pipe = Pipe()
     log, access, writer, *_ = logs.make(pipe, "json", "info")
-    logs.sink(log, access)(REQUEST)
+    bus = Bus(lambda *broken: None)
+    logs.listen(bus, log, access)
+    bus.publish(REQUEST)
     log.warning("odd", text='a "quoted"\nline', number=1)
     writer.close()
     first, second = pipe.lines()
@@ -72,9 +74,10 @@ def test_below_the_level_nothing_is_written() -> None:
     """`--log-level warning` leaves access lines out, and not the breaker's moves."""
     pipe = Pipe()
     log, access, writer, *_ = logs.make(pipe, "json", "warning")
-    sink = logs.sink(log, access)
-    sink(REQUEST)
-    sink(BreakerMoved("orders", "inventory", "edge", "closed", "open", "3 consecutive failures"))
+    bus = Bus(lambda *broken: None)
+    logs.listen(bus, log, access)
+    bus.publish(REQUEST)
+    bus.publish(BreakerMoved("orders", "inventory", "edge", "closed", "open", "3 consecutive failures"))
     writer.close()
     (line,) = pipe.lines()
     assert (line["event"], line["edge"], line["reason"]) == (

@@ -273,9 +273,12 @@ async def test_a_parent_of_another_trace_is_joined_by_nobody() -> None:
     """A stranger who guesses the id of a span, but not of its trace, gets into nobody's."""
     traces = Traces(lambda: 0.0)
     trace = Trace(traces, TRACE, True, 0.0)
-    traces.set_out(PARENT, trace)
-    assert traces.joined(TRACE, PARENT) is trace
-    assert traces.joined("f" * 32, PARENT) is None
+    sent = trace.traceparent(PARENT)
+    traces.set_out(sent, trace)
+    assert traces.joined(sent) is trace
+    assert traces.joined(Trace(traces, "f" * 32, True, 0.0).traceparent(PARENT)) is None
+    traces.came_back(sent)
+    assert traces.joined(sent) is None
 
 
 REDIRECTS = """

@@ -69,7 +69,7 @@ class Mesh:
         if export is not None:
             self.traces.export = self._guarded(export)
         self.bus = bus
-        self.bus.subscribe(logs.sink(log, access or logs.through(log)), *logs.KINDS)
+        logs.listen(bus, log, access or logs.through(log))
         self.metrics.listen(self.bus)
         self._control = control
         self._reload = reload

@@ -18,6 +18,7 @@ from meshlite.spans import (
     LONGEST,
     OK,
     OVERLOAD,
+    SPAN_ID,
     ServerSpan,
     Trace,
     Tracer,
@@ -40,6 +41,7 @@ CLIENT_CLOSED_REQUEST = 499
 """The status, nginx's, of a request whose client went away before it was answered."""
 
 _ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}", re.ASCII)
+_LENGTH = 16
 _LONGEST_CALLER = 63
 _LONGEST_NUMBER = 9
 _CALLER = re.compile(r"[a-z0-9][a-z0-9-]*", re.ASCII)
@@ -141,21 +143,31 @@ def new_id() -> str:
     return new_span_id()
 
 
-def read(headers: Headers, now: float) -> Inbound:
-    """What `headers` say. What is malformed counts as absent: nothing a stranger sends reaches a log unchecked."""
+def read(headers: Headers, now: float, tracer: Tracer | None = None) -> Inbound:
+    """What `headers` say. What is malformed counts as absent: nothing a stranger sends reaches a log unchecked.
+
+    `tracer` knows the callers who are in this mesh.
+    """
     ids = new_ids()
     request_id = headers.get(REQUEST_ID)
-    if request_id is None or not _ID.fullmatch(request_id):
+    if request_id is None:
         request_id = ids[:16]
+    elif not (len(request_id) == _LENGTH and request_id.isalnum() and request_id.isascii()):  # as those are made here
+        request_id = request_id if _ID.fullmatch(request_id) else ids[:16]
     caller = headers.get(CALLER)
     if caller is None or len(caller) > _LONGEST_CALLER or not _is_caller(caller):
         caller = "external"
-    trace_id, parent_id, sampled, tracestate = ids[32:], None, True, None
+    trace, trace_id, parent_id, sampled, tracestate = None, ids[32:], None, True, None
     traceparent = headers.get(TRACEPARENT)
-    if traceparent is not None and (came := parse_traceparent(traceparent)) and len(headers.getall(TRACEPARENT)) == 1:
-        trace_id, parent_id, sampled = came
-        if headers.get(TRACESTATE) is not None:
-            tracestate = _combined(headers.getall(TRACESTATE))
+    if traceparent is not None:
+        trace = None if tracer is None else tracer.joined(traceparent)
+        if trace is not None:
+            trace_id, parent_id, sampled = trace.trace_id, traceparent[SPAN_ID], trace.sampled
+            tracestate = trace.tracestate
+        elif (came := parse_traceparent(traceparent)) and len(headers.getall(TRACEPARENT)) == 1:
+            trace_id, parent_id, sampled = came
+            if headers.get(TRACESTATE) is not None:
+                tracestate = _combined(headers.getall(TRACESTATE))
     said = headers.get(ATTEMPT)
     attempt = _number(said) if said is not None and len(said) <= _LONGEST_NUMBER else None
     said = headers.get(TIME_LEFT_MS)
@@ -171,6 +183,7 @@ def read(headers: Headers, now: float) -> Inbound:
         sampled=sampled,
         tracestate=tracestate,
         deadline=None if left is None else now + left / 1000,
+        trace=trace,
     )
 
 

@@ -1,8 +1,8 @@
 """Spans, what a request's way is told in, and the trace that they come together in.
 
 Every hop writes its spans into the trace of the request that it works for. All services are in one process, so a callee
-is handed its caller's trace itself: the attempt on the way to it is known here by its span's id, which travels in
-`traceparent`. What becomes of a trace when its first request has ended is a subclass's of `Tracer` to say.
+is handed its caller's trace itself: the attempt on the way to it is known here by the `traceparent` that it sends. What
+becomes of a trace when its first request has ended is a subclass's of `Tracer` to say.
 """
 
 import re
@@ -22,6 +22,8 @@ LONGEST = 200
 OK = "ok"
 OVERLOAD = "overloaded"
 """The outcome of a request that was shed: there were too many."""
+SPAN_ID = slice(36, 52)
+"""Where a `traceparent` of ours names the span that sends it."""
 _LENGTH = 55
 _TRACEPARENT = re.compile(
     r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-[\x20-\x7e]{0,200})?", re.ASCII
@@ -194,19 +196,18 @@ class Tracer:
         self.clock = clock
         self._under_way: dict[str, Trace] = {}
 
-    def joined(self, trace_id: str, parent_id: str) -> Trace | None:
-        """The trace of that id, while the attempt `parent_id` of it is under way in this mesh."""
-        trace = self._under_way.get(parent_id)
-        return trace if trace is not None and trace.trace_id == trace_id else None
+    def joined(self, traceparent: str) -> Trace | None:
+        """The trace of the attempt that sent this, while it is under way in this mesh."""
+        return self._under_way.get(traceparent)
 
-    def set_out(self, span_id: str, trace: Trace) -> None:
+    def set_out(self, traceparent: str, trace: Trace) -> None:
         """An attempt goes to its callee, who may join."""
         if len(self._under_way) < MAX_UNDER_WAY:
-            self._under_way[span_id] = trace
+            self._under_way[traceparent] = trace
 
-    def came_back(self, span_id: str) -> None:
+    def came_back(self, traceparent: str) -> None:
         """It has ended."""
-        self._under_way.pop(span_id, None)
+        self._under_way.pop(traceparent, None)
 
     def wants(self, operation: tuple[str, str, str], start: float, seconds: float) -> bool:
         """Whether a trace of a server's span alone, which ended well, is of use; else `ended` need not hear of it."""

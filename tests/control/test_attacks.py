@@ -415,7 +415,7 @@ async def test_no_line_of_the_log_is_forged(start_mesh: StartMesh, style: str) -
     world = await start_mesh()
     out = io.BytesIO()
     log, access, writer, *_ = logs.make(out, style, "debug")
-    world.mesh.bus.subscribe(logs.sink(log, access))
+    logs.listen(world.mesh.bus, log, access)
     for service, data in OF_LOGS.values():
         assert "forged" not in await outcome(world, service, data)
     for _ in range(200):

@@ -7,10 +7,11 @@ whoever is on the way meets the new ones; what the old ones still hear from call
 from collections.abc import Callable
 
 from meshlite.config import BreakerPolicy
-from meshlite.resilience.breaker import CircuitBreaker, Mode, check_mode
-from meshlite.resilience.facts import BreakerMoved, State
+from meshlite.errors import CalleeFailed, CallTimedOut
+from meshlite.resilience.breaker import CircuitBreaker, Mode, Permit, check_mode
+from meshlite.resilience.facts import BreakerMoved, Outcome, State
 from meshlite.resilience.machine import Listener
-from meshlite.resilience.middleware import CircuitBreakerMiddleware, Classify
+from meshlite.resilience.middleware import Answer, CircuitBreakerMiddleware
 from meshlite.resilience.registry import BreakerRegistry
 
 EDGE = "edge"
@@ -20,9 +21,7 @@ EDGE = "edge"
 class EdgeBreakers:
     """None until `apply` is given a policy. `route()` names the route of the call that is under way."""
 
-    def __init__(
-        self, route: Callable[[], str], *, classify: Classify, listener: Listener, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, route: Callable[[], str], *, listener: Listener, clock: Callable[[], float]) -> None:
         self.mode: Mode = "auto"
         self._policy: BreakerPolicy | None = None
         self._per_route = False
@@ -31,9 +30,7 @@ class EdgeBreakers:
         self._clock = clock
         self._open_seconds: dict[str, float] = {}
         self._open_since: dict[str, float] = {}
-        self.middleware = CircuitBreakerMiddleware(
-            _without_effect(), key=lambda _: route() if self._per_route else EDGE, classify=classify
-        )
+        self.middleware = _Middleware(_without_effect(), key=lambda _: route() if self._per_route else EDGE)
 
     def apply(self, policy: BreakerPolicy | None, probe_timeout: float) -> None:
         """Go by `policy`: if it is a new one, with new, closed breakers in the mode set by hand; None: with none.
@@ -132,6 +129,18 @@ class EdgeBreakers:
     def items(self) -> list[tuple[str, CircuitBreaker]]:
         """The breakers there are, by key."""
         return [] if self._policy is None else sorted(self.middleware.breakers.items())
+
+
+class _Middleware(CircuitBreakerMiddleware):
+    """Knows what an edge's own errors mean; an answer that comes this far is a good one."""
+
+    def judge(self, answer: Answer, permit: Permit) -> Outcome:
+        """Whose fault it was. A callee that sheds load is at work: a closed breaker looks away, a probe does not."""
+        if isinstance(answer, CalleeFailed) and answer.shed and not permit.probe:
+            return Outcome.IGNORED
+        if isinstance(answer, CallTimedOut) and not answer.callees_fault:
+            return Outcome.IGNORED
+        return super().judge(answer, permit)
 
 
 def _without_effect() -> BreakerRegistry:

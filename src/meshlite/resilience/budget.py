@@ -32,7 +32,8 @@ class RetryBudget:
 
     def deposit(self) -> None:
         """A request was made."""
-        self._requests[self._turn()] += 1
+        second = int(self._clock())
+        self._requests[second % WINDOW if second == self._second else self._turn()] += 1
 
     def withdraw(self) -> bool:
         """Take one retry; False where the budget is spent."""

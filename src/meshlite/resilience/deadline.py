@@ -21,9 +21,15 @@ def is_callees_fault(limit: float, full: float | None) -> bool:
 
 def way_back(limit: float) -> float:
     """Of `limit` seconds, those that an answer's way back may take: 20 ms or 10 %, whichever is more."""
-    return max(MARGIN, limit * MARGIN_SHARE)
+    share = limit * MARGIN_SHARE
+    if share < MARGIN:
+        return MARGIN
+    return share
 
 
 def milliseconds_to_pass_on(limit: float) -> int:
     """What the callee is told it has: `limit` seconds less the way back, and at least one millisecond."""
-    return max(1, int((limit - way_back(limit)) * 1000))
+    left = int((limit - way_back(limit)) * 1000)
+    if left < 1:
+        return 1
+    return left

@@ -4,12 +4,10 @@
 
 Retry is aiohttp-retry around an ordinary `ClientSession`; what is inside it is a chain of client middlewares: the
 bulkhead's `_door`, `CircuitBreakerMiddleware`, `_attempt`. One more policy is one more middleware. aiohttp takes the
-chain with each request, so that `apply` only has to change what is in it.
+chain with each attempt, so that `apply` only has to change what is in it.
 """
 
-import asyncio
-from collections.abc import Callable, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Coroutine, Mapping
 from random import Random
 from typing import Any, TypeVar
 
@@ -17,8 +15,6 @@ import aiohttp
 import msgspec
 from aiohttp import hdrs
 from aiohttp.client_middlewares import ClientHandlerType, ClientMiddlewareType
-from aiohttp_retry import RetryClient
-from yarl import URL
 
 from meshlite import propagation
 from meshlite.config import EdgePolicy
@@ -34,25 +30,24 @@ from meshlite.errors import (
 from meshlite.events import BreakerMoved, Bus, CallCompleted
 from meshlite.resilience import call as calls
 from meshlite.resilience import facts
-from meshlite.resilience.breaker import CircuitBreaker, Mode, Permit
+from meshlite.resilience.breaker import CircuitBreaker, Mode
 from meshlite.resilience.breakers import EDGE, EdgeBreakers
 from meshlite.resilience.bulkhead import Bulkhead
 from meshlite.resilience.call import Call, Retries
+from meshlite.resilience.client import chained, new_client, parsed
 from meshlite.resilience.deadline import attempt_limit, is_callees_fault, milliseconds_to_pass_on
-from meshlite.resilience.facts import Outcome, State
-from meshlite.resilience.middleware import Answer, retry_after
+from meshlite.resilience.facts import State
+from meshlite.resilience.middleware import retry_after
 from meshlite.resilience.retry import IDEMPOTENT
+from meshlite.resilience.timeouts import Timeout, Timeouts
 from meshlite.spans import OK, CallSpan, Trace, Tracer, new_span_id, new_trace_id
 
 _FAILING = frozenset({408, 429})
 _UNGUESSED = 30.0
 """Seconds that an attempt is thought to take at most, where no timeout says so."""
 T = TypeVar("T")
-
-
-@lru_cache(1024)
-def _url(text: str) -> URL:
-    return URL(text, encoded=True)
+Answered = Coroutine[Any, Any, aiohttp.ClientResponse]
+"""To be awaited: the answer."""
 
 
 class Edge:
@@ -87,19 +82,11 @@ class Edge:
         self._bus = bus
         self._retries = Retries(clock, random)
         self._bulkhead = Bulkhead(name=self.name)
-        self._breakers = EdgeBreakers(
-            lambda: calls.current.get().route, classify=_classify, listener=self._moved, clock=clock
-        )
+        self._breakers = EdgeBreakers(lambda: calls.current.get().route, listener=self._moved, clock=clock)
         self._chain: list[ClientMiddlewareType] = []
         self.apply(policy)
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),  # waiting is the bulkhead's business
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None),  # and time is ours
-            headers={propagation.CALLER: caller},
-            skip_auto_headers=("User-Agent", "Accept-Encoding", "Accept"),
-        )
-        self._client = RetryClient(client_session=self._session, logger=_Silent())
+        self._client, self._session = new_client()
+        self._timeouts = Timeouts()
 
     def apply(self, policy: EdgePolicy) -> None:
         """Go by `policy` from the next call and attempt on; what is under way ends as it began.
@@ -117,7 +104,7 @@ class Edge:
             chain.insert(0, self._breakers.middleware)
         if policy.bulkhead is not None:
             chain.insert(0, self._door)
-        self._chain[:] = chain  # the list that calls under way have in their hands, for their next attempt
+        self._chain[:] = [chained(chain)]  # the list that calls under way have in their hands, for their next attempt
         if policy.bulkhead is None:
             self._bulkhead.open()
         else:
@@ -125,17 +112,17 @@ class Edge:
 
     # What a service calls
 
-    async def get(self, path: str, *, route: str | None = None) -> aiohttp.ClientResponse:
+    def get(self, path: str, *, route: str | None = None) -> Answered:
         """GET `path`, query included. `route` is its template, where it is not `path` itself. Raises CallError."""
-        return await self.request("GET", path, route=route)
+        return self.request("GET", path, route=route)
 
-    async def put(self, path: str, *, route: str | None = None, json: Any) -> aiohttp.ClientResponse:
+    def put(self, path: str, *, route: str | None = None, json: Any) -> Answered:
         """PUT `json` to `path`. Raises CallError."""
-        return await self.request("PUT", path, route=route, json=json)
+        return self.request("PUT", path, route=route, json=json)
 
-    async def delete(self, path: str, *, route: str | None = None) -> aiohttp.ClientResponse:
+    def delete(self, path: str, *, route: str | None = None) -> Answered:
         """DELETE `path`. Raises CallError."""
-        return await self.request("DELETE", path, route=route)
+        return self.request("DELETE", path, route=route)
 
     async def request(
         self,
@@ -157,12 +144,8 @@ class Edge:
         sent_headers = dict(headers or ())
         repeatable = method in IDEMPOTENT or "Idempotency-Key" in sent_headers
         deadline = None if self.policy.timeout is None else started + self.policy.timeout
-        if inbound is not None:
-            if inbound.deadline is not None:
-                deadline = inbound.deadline if deadline is None else min(deadline, inbound.deadline)
-            sent_headers[propagation.REQUEST_ID] = inbound.request_id
-            if inbound.tracestate is not None:
-                sent_headers[propagation.TRACESTATE] = inbound.tracestate
+        if inbound is not None and inbound.deadline is not None:
+            deadline = inbound.deadline if deadline is None else min(deadline, inbound.deadline)
         data = None
         if json is not None:
             data = msgspec.json.encode(json)
@@ -177,7 +160,7 @@ class Edge:
         try:
             response: aiohttp.ClientResponse = await self._client.request(
                 method,
-                _url(url),
+                parsed(url),
                 retry_options=call,
                 headers=sent_headers,
                 data=data,
@@ -267,21 +250,27 @@ class Edge:
     async def _attempt(self, request: aiohttp.ClientRequest, handler: ClientHandlerType) -> aiohttp.ClientResponse:
         """One attempt on the wire: its time, what it tells the callee, what its end means."""
         call, policy = calls.current.get(), self.policy
-        limit = attempt_limit(policy.attempt_timeout, call.left())
+        limit, headers = attempt_limit(policy.attempt_timeout, call.left()), request.headers
         if limit is not None:
             if limit <= 0:
                 raise call.failed(self._timed_out(policy, limit, False))
-            request.headers[propagation.TIME_LEFT_MS] = str(milliseconds_to_pass_on(limit))
+            headers[propagation.TIME_LEFT_MS] = str(milliseconds_to_pass_on(limit))
         call.made += 1
         self.in_flight += 1
-        request.headers[propagation.ATTEMPT] = str(call.made)
+        headers[propagation.CALLER] = self.caller
+        headers[propagation.ATTEMPT] = str(call.made)
+        inbound = propagation.current.get()
+        if inbound is not None:
+            headers[propagation.REQUEST_ID] = inbound.request_id
+            if inbound.tracestate is not None:
+                headers[propagation.TRACESTATE] = inbound.tracestate
         span_id, trace = new_span_id(), call.trace
-        request.headers[propagation.TRACEPARENT] = trace.traceparent(span_id)
-        self._tracer.set_out(span_id, trace)
+        headers[propagation.TRACEPARENT] = traceparent = trace.traceparent(span_id)
+        self._tracer.set_out(traceparent, trace)
         call.span.breaker = self._breakers.state(call.route)
         response, outcome, began = None, "cancelled", self.clock()
         try:
-            async with asyncio.timeout(limit):
+            with Timeout(self._timeouts, limit):
                 response = await handler(request)
                 await response.read()
             outcome = _outcome(response)
@@ -300,7 +289,7 @@ class Edge:
             ) from error
         finally:
             self.in_flight -= 1
-            self._tracer.came_back(span_id)
+            self._tracer.came_back(traceparent)
             told = call.attempt(span_id, began, outcome)
             told.url, told.timeout, told.breaker = call.span.url, limit, call.span.breaker
             if response is not None:
@@ -399,6 +388,7 @@ class Edge:
 
     async def close(self) -> None:
         """Close all connections."""
+        self._timeouts.close()
         await self._session.close()
 
 
@@ -410,20 +400,3 @@ def _outcome(response: aiohttp.ClientResponse) -> str:
 def _reason(error: CallError) -> str:
     """Why a call failed, as its span says it."""
     return f"http_{error.status}" if isinstance(error, CalleeFailed) else error.reason
-
-
-class _Silent:
-    """aiohttp-retry logs every attempt; we have facts."""
-
-    def debug(self, msg: str, *args: Any, **kwargs: Any) -> None: ...
-
-    warning = exception = debug
-
-
-def _classify(answer: Answer, permit: Permit) -> Outcome | None:
-    """Whose fault it was. A callee that sheds load is at work: a closed breaker looks away, a probe does not."""
-    if isinstance(answer, CalleeFailed) and answer.shed and not permit.probe:
-        return Outcome.IGNORED
-    if isinstance(answer, CallTimedOut) and not answer.callees_fault:
-        return Outcome.IGNORED
-    return None

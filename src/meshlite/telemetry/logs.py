@@ -19,6 +19,7 @@ from meshlite import propagation
 from meshlite.events import (
     PROBES,
     BreakerMoved,
+    Bus,
     CallCompleted,
     ConfigApplied,
     ConfigDeferred,
@@ -271,22 +272,22 @@ class StdlibHandler(logging.Handler):
 
 
 def _is_a_look(fact: RequestCompleted) -> bool:
-    """Whether it only looked at the control plane, as its page does each second: no line is worth that."""
-    return fact.service == "control" and fact.method in ("GET", "HEAD")
+    """Whether it only looked, as the control plane's page does each second: no line is worth that."""
+    return fact.method in ("GET", "HEAD")
 
 
-KINDS = tuple(kind for kind in Fact.__subclasses__() if kind is not CallCompleted)
-"""Those facts that have a line. A call's is its callee's request."""
+_OTHERS = tuple(kind for kind in Fact.__subclasses__() if kind not in (RequestCompleted, CallCompleted))
 
 
-def sink(log: FilteringBoundLogger, access: Callable[[RequestCompleted], None]) -> Callable[[Fact], None]:
-    """The sink that writes one line for each fact of `KINDS`, keys only."""
+def listen(bus: Bus, log: FilteringBoundLogger, access: Callable[[RequestCompleted], None]) -> None:
+    """Write one line, keys only, for each fact that `bus` tells of, but for calls: that is their callee's request."""
+
+    def request(fact: RequestCompleted) -> None:
+        if fact.status >= 400 or not (fact.route in PROBES or (fact.service == "control" and _is_a_look(fact))):
+            access(fact)
 
     def write(fact: Fact) -> None:
         match fact:
-            case RequestCompleted():
-                if fact.status >= 400 or not (fact.route in PROBES or _is_a_look(fact)):
-                    access(fact)
             case BreakerMoved():
                 edge = f"{fact.caller}→{fact.callee}"
                 log.warning(fact.name, edge=edge, key=fact.key, old=fact.old, new=fact.new, reason=fact.reason)
@@ -307,4 +308,5 @@ def sink(log: FilteringBoundLogger, access: Callable[[RequestCompleted], None]) 
             case ConfigRejected():
                 log.error(fact.name, path=fact.path, problems="; ".join(fact.problems))
 
-    return write
+    bus.subscribe(request, RequestCompleted)
+    bus.subscribe(write, *_OTHERS)

@@ -145,7 +145,7 @@ class Boundary:
         if (method, route) not in self._plain:
             return None
         started = self._clock()
-        inbound = propagation.read(headers, started)
+        inbound = propagation.read(headers, started, self._tracer)
         if inbound.deadline is not None and inbound.deadline <= started:
             return None
         inbound.method, inbound.route, inbound.path = method, route, path
@@ -163,11 +163,8 @@ class Boundary:
 
     def _join(self, inbound: propagation.Inbound) -> None:
         """Have a request traced; its spans go to its caller's trace, if that is under way here."""
-        tracer = inbound.tracer = self._tracer
-        inbound.service = self.service
-        if tracer is not None and inbound.parent_id is not None:
-            inbound.trace = tracer.joined(inbound.trace_id, inbound.parent_id)
-            inbound.joined = inbound.trace is not None
+        inbound.tracer, inbound.service = self._tracer, self.service
+        inbound.joined = inbound.trace is not None
 
     def _tell(self, inbound: propagation.Inbound) -> None:
         """Tell of a request that has ended."""
@@ -221,12 +218,14 @@ class Boundary:
         @web.middleware
         async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse:
             started = clock()
-            inbound = propagation.read(request.headers, started)
+            inbound = propagation.read(request.headers, started, self._tracer)
             propagation.current.set(inbound)  # each request runs in a task, and so in a context, of its own
             resource = request.match_info.route.resource
             route = resource.canonical if resource is not None else UNMATCHED
             inbound.method, inbound.route, inbound.path = request.method, route, request.raw_path
-            if route not in PROBES:
+            if route in PROBES:
+                inbound.trace = None
+            else:
                 self._join(inbound)
             self.in_flight += 1
             try:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin
 import msgspec
 from aiohttp import hdrs, web
 from msgspec import Meta
+from multidict import CIMultiDict, MultiMapping
 
 from meshlite.config import LimitsSection
 from meshlite.validation import Fault, faults
@@ -41,13 +42,13 @@ class Page(msgspec.Struct, frozen=True):
 
 
 _encode = msgspec.json.Encoder().encode
+_JSON = CIMultiDict({hdrs.CONTENT_TYPE: "application/json"})
 
 
 def reply(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
     """An answer with `value` as JSON."""
-    return web.Response(
-        body=_encode(value), status=status, headers={hdrs.CONTENT_TYPE: "application/json", **(headers or {})}
-    )
+    typed = _JSON if headers is None else {**_JSON, **headers}
+    return web.Response(body=_encode(value), status=status, headers=typed)
 
 
 _decoder: Callable[[Any], "msgspec.json.Decoder[Any]"] = functools.cache(msgspec.json.Decoder)
@@ -162,20 +163,20 @@ def query(request: web.Request, kind: type[T]) -> T:
     names = _names(kind)  # type: ignore[arg-type]
     values: dict[str, Any] = {}
     wrong: list[Fault] = []
-    for name in dict.fromkeys(given):
-        form, found = names.get(name), given.getall(name)
+    for name, texts in _by_name(given).items():
+        form = names.get(name)
         if form is None:
             wrong.append(_unknown(name, names))
         elif form == "list":
-            values[name] = found
-        elif len(found) > 1:
-            wrong.append(Fault((name,), f"given {len(found)} times, expected once"))
-        elif form == "number" and not _NUMBER.fullmatch(found[0]):
-            wrong.append(Fault((name,), f"expected a whole number, got {found[0]!r:.40}"))
-        elif form == "time" and not _TIME.fullmatch(found[0]):  # msgspec would take seconds since 1970, too
-            wrong.append(Fault((name,), f"expected a time such as 2026-01-31T12:00:00Z, got {found[0]!r:.40}"))
+            values[name] = texts
+        elif len(texts) > 1:
+            wrong.append(Fault((name,), f"given {len(texts)} times, expected once"))
+        elif form == "number" and not _NUMBER.fullmatch(texts[0]):
+            wrong.append(Fault((name,), f"expected a whole number, got {texts[0]!r:.40}"))
+        elif form == "time" and not _TIME.fullmatch(texts[0]):  # msgspec would take seconds since 1970, too
+            wrong.append(Fault((name,), f"expected a time such as 2026-01-31T12:00:00Z, got {texts[0]!r:.40}"))
         else:
-            values[name] = found[0]
+            values[name] = texts[0]
     try:
         converted = msgspec.convert(values, kind, strict=False)
     except msgspec.ValidationError as error:
@@ -186,6 +187,13 @@ def query(request: web.Request, kind: type[T]) -> T:
     if wrong:
         raise invalid(wrong, pointers=False)
     return converted
+
+
+def _by_name(given: MultiMapping[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, text in given.items():
+        found.setdefault(name, []).append(text)
+    return found
 
 
 def _unknown(name: str, known: Iterable[str]) -> Fault:

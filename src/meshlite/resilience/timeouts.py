@@ -1,0 +1,81 @@
+"""Limits on what tasks wait for: `asyncio.timeout` for many at once, with one timer for all of them.
+
+Nearly every attempt ends long before its limit: a timer of its own, set and cancelled, would be most of the cost.
+"""
+
+import asyncio
+from math import inf
+from types import TracebackType
+
+_TICK = 0.001
+"""Seconds that a timer may ring too early: uvloop counts in milliseconds."""
+
+
+class Timeouts:
+    """The limits that are `entered`, and the timer, which `rings` for the first of them. For one loop; close it.
+
+    A limit that is left in time does not move the timer: it rings for nothing, and is then set for those who are left.
+    """
+
+    def __init__(self) -> None:
+        self.entered: set[Timeout] = set()
+        self.rings = inf
+        self._timer: asyncio.TimerHandle | None = None
+
+    def ring_at(self, when: float) -> None:
+        """Ring then, and no longer at any other time."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self.rings, self._timer = when, asyncio.get_running_loop().call_at(when, self._ring)
+
+    def _ring(self) -> None:
+        self.rings, self._timer = inf, None
+        now = asyncio.get_running_loop().time() + _TICK
+        due = [timeout for timeout in self.entered if timeout.due <= now]
+        self.entered.difference_update(due)
+        for timeout in due:
+            timeout.expire()
+        following = min((timeout.due for timeout in self.entered), default=inf)
+        if following < inf:
+            self.ring_at(following)
+
+    def close(self) -> None:
+        """Ring no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+class Timeout:
+    """`with Timeout(timeouts, seconds):` raises TimeoutError in its task after so many seconds; None: never.
+
+    As with `asyncio.timeout`, a cancellation by somebody else stays one.
+    """
+
+    __slots__ = ("_before", "_expired", "_task", "_timeouts", "due")
+
+    def __init__(self, timeouts: Timeouts, seconds: float | None) -> None:
+        self._timeouts = timeouts
+        self._expired = False
+        self.due = inf if seconds is None else asyncio.get_running_loop().time() + seconds
+        """When it rings, on the loop's clock."""
+
+    def __enter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # whoever awaits is one
+        self._task, self._before = task, task.cancelling()
+        timeouts = self._timeouts
+        timeouts.entered.add(self)
+        if self.due < timeouts.rings:
+            timeouts.ring_at(self.due)
+
+    def expire(self) -> None:
+        """Its time is over: whatever its task waits for is cancelled."""
+        self._expired = True
+        self._task.cancel()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._timeouts.entered.discard(self)
+        if self._expired and self._task.uncancel() <= self._before and kind is asyncio.CancelledError:
+            raise TimeoutError from error
