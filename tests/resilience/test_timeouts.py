@@ -60,12 +60,16 @@ async def test_a_cancellation_by_somebody_else_stays_one(timeouts: Timeouts, whe
 @pytest.mark.looptime
 async def test_an_error_of_the_work_is_not_covered_by_a_limit_that_rang(timeouts: Timeouts) -> None:
     """What the work made of its cancellation comes out, and the task can wait again."""
-    with pytest.raises(ValueError, match="mine"):
+
+    async def work() -> None:
         with Timeout(timeouts, 1.0):
             try:
                 await asyncio.sleep(5.0)
             except asyncio.CancelledError:
                 raise ValueError("mine") from None
+
+    with pytest.raises(ValueError, match="mine"):
+        await work()
     task = asyncio.current_task()
     assert task is not None and task.cancelling() == 0
     await asyncio.sleep(1.0)
@@ -75,19 +79,17 @@ async def test_an_error_of_the_work_is_not_covered_by_a_limit_that_rang(timeouts
 async def test_a_cancellation_that_takes_its_time_is_not_repeated(timeouts: Timeouts) -> None:
     """What is being put away may wait, while others' limits ring."""
 
-    async def other() -> None:
-        with pytest.raises(TimeoutError):
-            with Timeout(timeouts, 1.5):
-                await asyncio.sleep(5.0)
-
-    task = asyncio.create_task(other())
-    with pytest.raises(TimeoutError):
-        with Timeout(timeouts, 1.0):
+    async def work(limit: float, cleanup: float) -> None:
+        with Timeout(timeouts, limit):
             try:
                 await asyncio.sleep(5.0)
             finally:
-                await asyncio.sleep(1.0)
-    await task
+                await asyncio.sleep(cleanup)
+
+    slow, other = (asyncio.create_task(work(limit, cleanup)) for limit, cleanup in ((1.0, 1.0), (1.5, 0.0)))
+    for task in (slow, other):
+        with pytest.raises(TimeoutError):
+            await task
 
 
 Timers = list[asyncio.TimerHandle]
@@ -147,9 +149,8 @@ def test_on_uvloop_too_a_timer_rings_once(timers: Callable[[], Timers]) -> None:
     async def late() -> None:
         found, timeouts = timers(), Timeouts()
         for number in range(1, 21):
-            with pytest.raises(TimeoutError):
-                with Timeout(timeouts, 0.001 + number / 9_000):
-                    await asyncio.sleep(5.0)
+            with pytest.raises(TimeoutError), Timeout(timeouts, 0.001 + number / 9_000):
+                await asyncio.sleep(5.0)
             assert len(found) == number
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -166,7 +166,8 @@ class Recent:
     """The last lines of a log, in memory; and, behind them, those before that are no request's, which are few."""
 
     def __init__(self, size: int = 1_000) -> None:
-        self.entries: deque[tuple[str, RequestCompleted] | EventDict] = deque(maxlen=size)
+        self.entries: deque[bytes | EventDict] = deque(maxlen=size)
+        """A request's line is kept as it was written: one object, where what it says would be seven."""
         self._rare: deque[EventDict] = deque(maxlen=size)
 
     def note(self, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
@@ -181,9 +182,8 @@ class Recent:
         """Each line as what it says, the newest first."""
         seen = set()
         for entry in reversed(tuple(self.entries)):
-            if isinstance(entry, tuple):
-                stamp, fact = entry
-                yield {"timestamp": stamp, "level": "info", "event": fact.name, **msgspec.to_builtins(fact)}
+            if isinstance(entry, bytes):
+                yield msgspec.json.decode(entry)
             else:
                 seen.add(id(entry))
                 yield entry
@@ -238,9 +238,9 @@ def make(stream: BinaryIO, style: str, level: str, *, colors: bool = False) -> L
     def access(fact: RequestCompleted) -> None:  # directly: through structlog a line would cost five times as much
         if least > logging.INFO:
             return
-        stamp = now()
-        keep((stamp, fact))
-        write(f'{{"timestamp":"{stamp}","level":"info","event":"request.completed",'.encode() + encode(fact)[1:])
+        line = f'{{"timestamp":"{now()}","level":"info","event":"request.completed",'.encode() + encode(fact)[1:]
+        keep(line)
+        write(line)
 
     set_level(level)
     return Log(logger, access if style == "json" else through(logger), writer, set_level, recent)

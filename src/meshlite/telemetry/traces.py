@@ -60,7 +60,7 @@ class Traces(Tracer):
         super().__init__(clock)
         self.export: Export | None = None
         self._latest: deque[Trace] = deque(maxlen=LATEST)
-        self._next = 0.0  # when one more of many good answers is to be kept
+        self._next = 0.0  # from when on one more good answer is to be kept
         self._rooms: dict[Room, deque[Trace]] = {
             "injected": deque(maxlen=ROOM),
             "shed": deque(maxlen=ROOM),
@@ -71,11 +71,12 @@ class Traces(Tracer):
 
     def wants(self, operation: Operation, start: float, seconds: float) -> bool:
         end = start + seconds
-        return self._is_due(end) or self._is_slow(operation, seconds, end) or self.export is not None
+        return end >= self._next or self._is_slow(operation, seconds, end) or self.export is not None
 
-    def _is_due(self, end: float) -> bool:
-        """Whether a good trace that ended then is to be among the latest."""
-        return end >= self._next or len(self._latest) < LATEST or end - self._latest[0].start >= REACH
+    def _remember(self, trace: Trace, due: float) -> None:
+        """Have a trace among the latest, and the next good one when that is `due`, or sooner if they reach back."""
+        self._latest.append(trace)
+        self._next = min(due, self._latest[0].start + REACH) if len(self._latest) == LATEST else 0.0
 
     def _is_slow(self, operation: Operation, seconds: float, end: float) -> bool:
         """Whether a good trace is among the slowest of its operation, where these are kept."""
@@ -93,14 +94,13 @@ class Traces(Tracer):
                 else (root.service, root.callee, root.operation)
             )
             end = root.start + root.seconds
-            if self._is_due(end):
-                self._next = end + REACH / LATEST
-                self._latest.append(trace)
+            if end >= self._next:
+                self._remember(trace, end + REACH / LATEST)
             if self._is_slow(operation, root.seconds, end):
                 self._slowest.setdefault(operation, _Slowest()).take(trace, root.seconds, end)
         else:
             trace.room = room
-            self._latest.append(trace)
+            self._remember(trace, self._next)
             self._rooms[room].append(trace)
         if self.export is not None:
             self.export(trace, (*trace.spans, root))
