@@ -8,6 +8,7 @@ from contextlib import suppress
 from email.utils import formatdate
 
 import pytest
+from aiohttp import web
 from msgspec.structs import replace
 from multidict import CIMultiDict
 
@@ -153,6 +154,20 @@ async def test_a_retry_after_beyond_the_deadline_fails_at_once(edge: MakeEdge, c
     assert asyncio.get_running_loop().time() - start < 0.5
     assert raised.value.retry_after == 60
     assert len(callee.requests) == 1
+
+
+async def test_a_loop_that_stands_still_fails_no_callee(edge: MakeEdge, callee: Callee, facts: Facts) -> None:
+    """The attempt's time passes while nobody is served; the answer, which was ready, comes all the same."""
+
+    async def held(request: web.Request) -> web.Response:
+        asyncio.get_running_loop().call_soon(time.sleep, 0.2)
+        await asyncio.sleep(0.01)
+        return web.Response()
+
+    callee.script = [held]
+    one = edge(attempt_timeout=0.1, breaker=BreakerPolicy(max_failures=1))
+    assert (await one.get("/x")).status == 200
+    assert facts.calls() == [("ok", 1)]
 
 
 @pytest.mark.looptime

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
+from unittest.mock import MagicMock
 
 import looptime
 import pytest
@@ -172,6 +173,61 @@ async def test_nothing_rings_once_nobody_waits() -> None:
     rings = timeouts.rings
     await asyncio.sleep(1.5)
     assert timeouts.rings == rings  # else it would have been forgotten
+
+
+class Standing:
+    """A loop whose clock, and whose one timer, are in the test's hand."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.due: list[float] = []
+        self._ring: Callable[[], None]
+
+    def time(self) -> float:
+        return self.now
+
+    def call_at(self, when: float, ring: Callable[[], None]) -> MagicMock:
+        self.due.append(when)
+        self._ring = ring
+        return MagicMock()
+
+    def ring(self, now: float) -> None:
+        self.now = now
+        self._ring()
+
+
+@pytest.fixture
+def loop(monkeypatch: pytest.MonkeyPatch) -> Standing:
+    standing = Standing()
+    monkeypatch.setattr(timeouts_module.asyncio, "get_running_loop", lambda: standing)
+    return standing
+
+
+async def test_a_loop_that_stood_still_is_not_held_against_who_is_waited_for(loop: Standing) -> None:
+    """What the timer was late by is what everybody has from then on, where that is more than was left."""
+    timeouts = Timeouts()
+    with Timeout(timeouts, 1.0), Timeout(timeouts, 1.2), Timeout(timeouts, 5.0):
+        loop.ring(1.5)
+        assert sorted(timeout.due for timeout in timeouts.entered) == pytest.approx([2.0, 2.0, 5.0], abs=0.01)
+        assert loop.due == pytest.approx([1.0, 2.0], abs=0.01)
+
+
+@pytest.mark.parametrize("rings", [(1.02,), (1.5, 2.02), (1.5, 2.5)], ids=["in time", "then in time", "late again"])
+async def test_a_limit_is_spared_once(loop: Standing, rings: tuple[float, ...]) -> None:
+    """What does not come after all is a timeout, also where the loop stands still again."""
+    timeouts = Timeouts()
+    task = asyncio.current_task()
+    assert task is not None
+
+    async def wait() -> None:
+        with Timeout(timeouts, 1.0):
+            for now in rings:
+                assert task.cancelling() == 0
+                loop.ring(now + 0.01)
+            await asyncio.sleep(0)
+
+    with pytest.raises(TimeoutError):
+        await wait()
 
 
 Work = tuple[int, int | None, int]

@@ -9,12 +9,17 @@ from types import TracebackType
 
 _TICK = 0.001
 """Seconds that a timer may ring too early: uvloop counts in milliseconds."""
+_STALL = 0.05
+"""A timer that rings so many seconds late was kept from it: the loop, or the machine, stood still."""
 
 
 class Timeouts:
     """The limits that are `entered`, and the timer, which `rings` for the first of them. For one loop; close it.
 
     A limit that is left in time does not move the timer: it rings for nothing, and is then set for those who are left.
+    When it rings late because the loop stood still, nobody was served meanwhile, and answers may be there unread: that
+    is not held against those who are waited for. Each limit is then at least as far away as the timer was late, once
+    (Cassandra's failure detector does so after a pause of its own).
     """
 
     def __init__(self) -> None:
@@ -29,8 +34,12 @@ class Timeouts:
         self.rings, self._timer = when, asyncio.get_running_loop().call_at(when, self._ring)
 
     def _ring(self) -> None:
-        self.rings, self._timer = inf, None
         now = asyncio.get_running_loop().time() + _TICK
+        late = now - self.rings
+        self.rings, self._timer = inf, None
+        if late > _STALL:
+            for timeout in self.entered:
+                timeout.spare(now + late)
         due = [timeout for timeout in self.entered if timeout.due <= now]
         self.entered.difference_update(due)
         for timeout in due:
@@ -51,11 +60,11 @@ class Timeout:
     As with `asyncio.timeout`, a cancellation by somebody else stays one.
     """
 
-    __slots__ = ("_before", "_expired", "_task", "_timeouts", "due")
+    __slots__ = ("_before", "_expired", "_spared", "_task", "_timeouts", "due")
 
     def __init__(self, timeouts: Timeouts, seconds: float | None) -> None:
         self._timeouts = timeouts
-        self._expired = False
+        self._expired = self._spared = False
         self.due = inf if seconds is None else asyncio.get_running_loop().time() + seconds
         """When it rings, on the loop's clock."""
 
@@ -67,6 +76,11 @@ class Timeout:
         timeouts.entered.add(self)
         if self.due < timeouts.rings:
             timeouts.ring_at(self.due)
+
+    def spare(self, until: float) -> None:
+        """Ring no earlier than that; but once only."""
+        if not self._spared:
+            self._spared, self.due = True, max(self.due, until)
 
     def expire(self) -> None:
         """Its time is over: whatever its task waits for is cancelled."""
