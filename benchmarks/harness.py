@@ -6,6 +6,7 @@ Needs Linux (it reads /proc), `wrk`, and the Python that meshlite's dependencies
 import http.client
 import os
 import re
+import select
 import socket
 import statistics
 import subprocess
@@ -158,6 +159,63 @@ def wrk(url: str, connections: int, seconds: int, script: Path | None = None, un
     return Load(float(re.search(r"Requests/sec:\s+([\d.]+)", text)[1]) * (1 - lost / answered), lost)
 
 
+class Burst:
+    """Many connections to one server, each of which asks for `url` again as soon as it is answered.
+
+    For answers that are all of one length. A burst is short, so that two servers can be asked in turn many times, each
+    pair of times at one pace of the machine; who asks costs a tenth of who answers.
+    """
+
+    def __init__(self, url: str, connections: int) -> None:
+        host, port, path = re.fullmatch(r"http://([^:/]+):(\d+)(/.*)", url).groups()
+        self._request = f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode()
+        self._sockets = [socket.create_connection((host, int(port)), timeout=10) for _ in range(connections)]
+        self._length = len(self._first(self._sockets[0]))
+        self._poll = select.epoll()
+        self._by_number = {each.fileno(): each for each in self._sockets}
+        for number in self._by_number:
+            self._poll.register(number, select.EPOLLIN)
+
+    def _first(self, connection: socket.socket) -> bytes:
+        connection.sendall(self._request)
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            answer += connection.recv(65_536)
+        head = answer.partition(b"\r\n\r\n")[0]
+        whole = len(head) + 4 + int(re.search(rb"(?i)content-length: (\d+)", head)[1])
+        while len(answer) < whole:
+            answer += connection.recv(65_536)
+        return answer
+
+    def seconds(self, times: int) -> float:
+        """How long it takes until each connection has been answered so many times. Raises RuntimeError for no 200."""
+        left = dict.fromkeys(self._by_number, times)
+        came = dict.fromkeys(left, 0)
+        began = time.perf_counter()
+        for connection in self._sockets:
+            connection.sendall(self._request)
+        while left:
+            for number, _ in self._poll.poll():
+                piece = self._by_number[number].recv(65_536)
+                if not (came[number] or piece.startswith(b"HTTP/1.1 200")):
+                    raise RuntimeError(piece[:200].decode(errors="replace") or "the connection was closed")
+                came[number] += len(piece)
+                if came[number] < self._length:
+                    continue
+                came[number] = 0
+                left[number] -= 1
+                if left[number]:
+                    self._by_number[number].sendall(self._request)
+                else:
+                    del left[number]
+        return time.perf_counter() - began
+
+    def close(self) -> None:
+        self._poll.close()
+        for connection in self._sockets:
+            connection.close()
+
+
 def median(values: Sequence[float]) -> float:
     return statistics.median(values)
 
@@ -166,6 +224,11 @@ def quantile(values: Sequence[float], share: float) -> float:
     """The value that `share` of all are at or below; not a number where there are none."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("nan")
+
+
+def quartiles(values: Sequence[float], digits: int = 3) -> str:
+    """The median, and between what half of all values are."""
+    return f"{median(values):.{digits}f} ({quantile(values, 0.25):.{digits}f} to {quantile(values, 0.75):.{digits}f})"
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:

@@ -3,58 +3,56 @@
 Claim: what is counted and kept of every request costs at most 5 % of the throughput, of `GET /users/1` (one span) as of
 `GET /orders?user_id=1` (a call, two services).
 
-    python benchmarks/telemetry.py [--seconds 2] [--rounds 9]
+    python benchmarks/telemetry.py [--pairs 400] [--before FOLDER]
 
-Both meshes run side by side on one CPU, one of them idle, and wrk on another asks them in turn (32 connections), each
-first in every other round. Prints a markdown table; the ratios are medians over the rounds. The memory is that of a
-mesh's traces in this process, filled first with orders as they are, then with the largest traces that there can be.
+The meshes run side by side on one CPU, all but one of them idle; a client on another asks them in turn, in bursts of a
+twentieth of a second (32 connections), each first in every other turn. The ratio is the median of all pairs of bursts:
+a pair has one pace of the machine, whose speed drifts from second to second by more than what is measured. With
+`--before`, the `src` of another checkout is asked in turn, too. Prints markdown tables. The memory is that of a mesh's
+traces in this process, filled first with orders as they are, then with the largest traces that there can be.
 """
 
 import argparse
 import gc
+import os
 import time
 import tracemalloc
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import ExitStack
 from pathlib import Path
 
-from harness import CHAIN, USER, Server, folder, median, meshlite, on_cpu, spread, table, wrk
+from harness import CHAIN, USER, Burst, Server, folder, median, meshlite, on_cpu, quartiles, table
 
 from meshlite import spans
 from meshlite.telemetry import traces
 
 CONNECTIONS = 32
 ROOMS = (("f", "ok", "ok"), (None, "overloaded", "ok"), (None, "http_503", "ok"), (None, "ok", "timeout"))
-UNTOLD = (str(Path(__file__).with_name("untold.py")),)
+_BEFORE = "import sys; sys.path.insert(0, {src!r}); from meshlite.cli import main; sys.exit(main())"
 
 
-def throughput(told: Server, untold: Server, seconds: int, rounds: int) -> str:
-    """The table of the two GETs."""
+def throughput(meshes: dict[str, Server], pairs: int) -> str:
+    """The table of the two GETs; `meshes` by name, as shipped the first."""
     rows = []
-    for service, path in (("users", USER), ("orders", CHAIN)):
-        for server in (told, untold):
-            wrk(server.url(service, path), CONNECTIONS, 1, under=on_cpu(1))
-        rates: list[float] = []
-        costs: list[float] = []
-        seen: dict[str, list[float]] = {"told": [], "untold": []}
-        for number in range(rounds):
-            pair = {}
-            for name, server in sorted({"told": told, "untold": untold}.items(), reverse=bool(number % 2)):
-                before = server.cpu()["loop"]
-                a_second = wrk(server.url(service, path), CONNECTIONS, seconds, under=on_cpu(1)).a_second
-                pair[name] = a_second, (server.cpu()["loop"] - before) / (a_second * seconds) * 1e6
-                seen[name].append(a_second)
-            rates.append(pair["told"][0] / pair["untold"][0])
-            costs.append(pair["told"][1] - pair["untold"][1])
-        told_rate, untold_rate = (f"{median(seen[name]):,.0f}" for name in ("told", "untold"))
-        ratio = f"**{spread(rates, 3)}**"
-        rows.append([f"`GET {path}`", told_rate, untold_rate, ratio, "≥ 0.95", spread(costs, 1)])
-    head = ["32 connections", "with/s", "without/s", "ratio (least to greatest)", "wanted", "µs of CPU more, each"]
+    for service, path, times in (("users", USER, 16), ("orders", CHAIN, 4)):
+        bursts = {name: Burst(mesh.url(service, path), CONNECTIONS) for name, mesh in meshes.items()}
+        for burst in bursts.values():
+            burst.seconds(20 * times)
+        taken: dict[str, list[float]] = {name: [] for name in bursts}
+        for number in range(pairs):
+            for name in reversed(bursts) if number % 2 else bursts:
+                taken[name].append(bursts[name].seconds(times))
+        for burst in bursts.values():
+            burst.close()
+        shipped, *others = taken
+        row = [f"`GET {path}`", f"{CONNECTIONS * times / median(taken[shipped]):,.0f}"]
+        for name in others:
+            ratios = [other / ours for ours, other in zip(taken[shipped], taken[name], strict=True)]
+            row += [f"{CONNECTIONS * times / median(taken[name]):,.0f}", f"**{quartiles(ratios)}**"]
+        rows.append(row)
+    head = ["32 connections", "as shipped/s"]
+    for name in others:
+        head += [f"{name}/s", f"shipped / {name} (half of all pairs)"]
     return table(head, rows)
-
-
-def _mesh(where: Path, **more: Sequence[str]) -> AbstractContextManager[Server]:
-    return meshlite(where, under=on_cpu(0), **more)
 
 
 def memory() -> str:
@@ -129,14 +127,23 @@ def _trace(
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--seconds", type=int, default=2, help="how long wrk asks in each round")
-    options.add_argument("--rounds", type=int, default=9)
+    options.add_argument("--pairs", type=int, default=400, help="how often each mesh is asked")
+    options.add_argument("--before", type=Path, help="another checkout's folder `src`")
     given = options.parse_args()
     print(memory(), end="\n\n", flush=True)
-    with folder() as ours, folder() as others, _mesh(ours) as told, _mesh(others, program=UNTOLD) as untold:
-        for server in (told, untold):
-            server.first_answer()
-        print(throughput(told, untold, given.seconds, given.rounds))
+    os.sched_setaffinity(0, {1})
+    with ExitStack() as stack:
+
+        def start(*program: str) -> Server:
+            where = stack.enter_context(folder())
+            mesh = stack.enter_context(meshlite(where, under=on_cpu(0), program=program or ("-m", "meshlite")))
+            mesh.first_answer()
+            return mesh
+
+        meshes = {"shipped": start(), "without": start(str(Path(__file__).with_name("untold.py")))}
+        if given.before:
+            meshes["before"] = start("-c", _BEFORE.format(src=str(given.before)))
+        print(throughput(meshes, given.pairs))
 
 
 if __name__ == "__main__":

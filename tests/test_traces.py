@@ -18,7 +18,8 @@ from meshlite import propagation
 from meshlite.control.traces import TraceQuery, view
 from meshlite.errors import StorageError
 from meshlite.events import UNMATCHED
-from meshlite.spans import MAX_SPANS, AttemptSpan, ServerSpan, Trace
+from meshlite.resilience import edge
+from meshlite.spans import MAX_SPANS, AttemptSpan, CallSpan, ServerSpan, Trace
 from meshlite.telemetry import traces as rooms
 from meshlite.telemetry.traces import Traces
 from tests.conftest import StartMesh, World
@@ -269,16 +270,118 @@ async def test_what_a_service_does_after_its_restart_is_no_part_of_the_request_f
     assert (await world.get("control", f"/api/traces/{TRACE}")).status == 404
 
 
-async def test_a_parent_of_another_trace_is_joined_by_nobody() -> None:
+def test_a_parent_of_another_trace_is_joined_by_nobody() -> None:
     """A stranger who guesses the id of a span, but not of its trace, gets into nobody's."""
     traces = Traces(lambda: 0.0)
     trace = Trace(traces, TRACE, True, 0.0)
     sent = trace.traceparent(PARENT)
-    traces.set_out(sent, trace)
-    assert traces.joined(sent) is trace
-    assert traces.joined(Trace(traces, "f" * 32, True, 0.0).traceparent(PARENT)) is None
-    traces.came_back(sent)
-    assert traces.joined(sent) is None
+    traces.under_way[sent] = trace
+
+    def read(traceparent: str) -> propagation.Inbound:
+        return propagation.read(CIMultiDict(traceparent=traceparent, tracestate="a=b"), 0.0, traces)
+
+    mine, other = read(sent), read(sent.replace(TRACE, "f" * 32))
+    assert (mine.trace, mine.trace_id, mine.parent_id, mine.tracestate) == (trace, TRACE, PARENT, None)
+    assert (other.trace, other.trace_id, other.parent_id, other.tracestate) == (None, "f" * 32, PARENT, "a=b")
+
+
+@pytest.mark.parametrize(("room", "traces_of_it"), [(1, 1), (0, 2)])
+async def test_only_so_many_attempts_can_hand_over_their_trace(
+    world: World, monkeypatch: pytest.MonkeyPatch, room: int, traces_of_it: int
+) -> None:
+    """The callee of one beyond begins a trace of its own, of the same id; each that comes back makes room."""
+    monkeypatch.setattr(edge, "MAX_UNDER_WAY", room)
+    for _ in range(2):
+        assert (await world.get("orders", "/orders?user_id=1")).status == 200
+    kept = [trace for trace, _ in world.mesh.traces.kept()]
+    assert len(kept) == 2 * traces_of_it and len({trace.trace_id for trace in kept}) == 2
+    assert not world.mesh.traces.under_way
+
+
+LEAVES_WORK = """
+import asyncio
+from aiohttp import web
+from meshlite.errors import CallError
+
+def create_app(context):
+    inventory, tasks = context.peers["inventory"], set()
+
+    async def late(seconds):
+        await asyncio.sleep(seconds)
+        try:
+            await inventory.get("/inventory/SKU-1", route="/inventory/{sku}")
+        except CallError:
+            context.log.info("left.undone")
+
+    async def here(request):
+        await inventory.get("/inventory")
+        task = asyncio.create_task(late(float(request.query["after"])))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+        await asyncio.sleep(0.02)
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_get("/here", here)
+    return app
+"""
+
+
+@pytest.mark.parametrize("after", [0.0, 0.1], ids=["begun before the answer", "begun after it"])
+async def test_work_that_an_answer_left_behind_is_told_if_it_fails(
+    start_mesh: StartMesh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: float
+) -> None:
+    """Although nobody wanted a trace of the answer itself: with all that was done before."""
+    (tmp_path / "leaves_work.py").write_text(LEAVES_WORK)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(Traces, "wants", lambda *_: False)
+    fault = ("kind=hang", "service=inventory", "route='/inventory/{sku}'", "enabled=true")
+    world = await start_mesh(
+        "services.orders.app='leaves_work:create_app'", *(f"faults.f.{key}" for key in fault), "policy.retry=false"
+    )
+    assert (await world.get("orders", f"/here?after={after}")).status == 200
+    while not world.logged("left.undone"):
+        await asyncio.sleep(0.01)
+    ((trace, kept),) = [pair for pair in world.mesh.traces.kept() if pair[0].root is not None]
+    assert kept in ("failed", "injected")
+    calls = {(span.operation, span.outcome) for span in trace.spans if isinstance(span, CallSpan)}
+    assert calls == {("GET /inventory", "ok"), ("GET /inventory/{sku}", "timeout")}
+
+
+async def test_of_a_good_answer_that_nobody_wants_nothing_is_made_but_what_it_did(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own span costs something, and would be thrown away."""
+    monkeypatch.setattr(Traces, "wants", lambda *_: False)
+    monkeypatch.setattr(Traces, "ended", lambda *_: pytest.fail("nobody wanted it"))
+    assert (await world.get("orders", "/orders?user_id=1")).status == 200
+    assert (await world.ask("POST", "users", "/users", {"name": "N", "email": "n@example.com"})).status == 201
+    assert not list(world.mesh.traces.kept())
+
+
+@pytest.mark.parametrize(
+    ("wanted", "fault", "kept"),
+    [
+        (("orders",), (), "latest"),
+        ((), ("kind=delay", "seconds=0.001"), "injected"),
+        ((), (), "failed"),
+    ],
+    ids=["wanted", "struck", "flawed"],
+)
+async def test_what_is_wanted_has_all_its_spans_and_what_went_wrong_is_always_wanted(
+    start_mesh: StartMesh, monkeypatch: pytest.MonkeyPatch, wanted: tuple[str, ...], fault: tuple[str, ...], kept: str
+) -> None:
+    """Of a good answer, too: its callee's, and those of calls that failed or were refused within it."""
+    monkeypatch.setattr(Traces, "wants", lambda _, operation, *__: operation[0] in wanted)
+    faults = (f"faults.f.{key}" for key in (*fault, "service=inventory", "enabled=true") if fault)
+    world = await start_mesh(*faults, "policy.retry=false")
+    if kept == "failed":
+        world.mesh.edges["orders", "inventory"].set_mode("forced_open")
+    assert (await world.get("orders", "/orders?user_id=1")).status == 200
+    ((trace, why),) = world.mesh.traces.kept()
+    assert why == kept
+    servers = [span.service for span in (*trace.spans, trace.root) if isinstance(span, ServerSpan)]
+    assert servers == (["orders"] if kept == "failed" else ["inventory", "orders"])
 
 
 REDIRECTS = """
@@ -413,8 +516,9 @@ async def test_a_list_is_what_was_asked_for(world: World) -> None:
 )
 def test_a_time_has_what_was_under_way_in_it(since: int | None, until: int | None, fits: bool) -> None:
     """A slow request is found by when it ended too, which is when charts count it."""
-    trace = Trace(Traces(lambda: 0.0), TRACE, True, 0.0, wall=100.0)
+    trace = Trace(Traces(lambda: 0.0), TRACE, True, 0.0)
     trace.end(ServerSpan(PARENT, None, "s", 0.0, 5.0, "ok", "GET", "/a", 200, "r", "external", 1, None))
+    trace.wall = 100.0
     times = [None if second is None else datetime.fromtimestamp(second, UTC) for second in (since, until)]
     assert TraceQuery(since=times[0], until=times[1]).fits(trace) is fits
 
@@ -511,6 +615,7 @@ def test_a_trace_began_when_its_request_did() -> None:
     trace = inbound.traced()
     assert trace is not None
     assert (trace.start, trace is inbound.traced()) == (0.0, True)
+    trace.end(inbound.span())
     assert time.time() - trace.wall == pytest.approx(7.0, abs=1.0)
 
 
@@ -617,7 +722,7 @@ def test_the_rooms_have_walls() -> None:
         kept.now += 0.05
         kept.add(**{"route": f"/{number % 97}", **kinds[number % 5]})
     assert len(kept.reasons()) <= most
-    assert not kept.traces._under_way
+    assert not kept.traces.under_way
 
 
 def test_a_trace_has_so_many_spans_and_says_how_many_more_there_were() -> None:
@@ -630,15 +735,3 @@ def test_a_trace_has_so_many_spans_and_says_how_many_more_there_were() -> None:
     shown = msgspec.to_builtins(view(trace, "latest"))
     assert (len(shown["spans"]), shown["dropped_spans"]) == (MAX_SPANS + 1, 7)
     check(shown)
-
-
-def test_only_so_many_attempts_can_hand_over_their_trace() -> None:
-    """Those beyond are not remembered; each that comes back makes room."""
-    traces = Traces(lambda: 0.0)
-    trace = Trace(traces, TRACE, True, 0.0)
-    for number in range(5_000):
-        traces.set_out(str(number), trace)
-    assert len(traces._under_way) == 4_096
-    for number in range(5_000):
-        traces.came_back(str(number))
-    assert not traces._under_way

@@ -6,7 +6,6 @@ are `istr`: a header is found by one in a sixth of the time that a `str` takes.
 """
 
 import re
-import time
 from contextvars import ContextVar
 from functools import lru_cache
 from typing import Protocol
@@ -99,10 +98,10 @@ class Inbound(Struct):
     def traced(self) -> Trace | None:
         """Where its spans go: a trace is made for the first of them, for most requests have none but their own."""
         if self.trace is None and self.tracer is not None:
-            wall = time.time() - (self.tracer.clock() - self.started)
-            self.trace = Trace(self.tracer, self.trace_id, self.sampled, self.started, self.tracestate, wall)
-            if self.left_out:  # and it has work done after its end
-                self.trace.end(self.span())
+            self.trace = Trace(self.tracer, self.trace_id, self.sampled, self.started, self.tracestate)
+        if self.left_out and self.trace is not None:  # and it has work done after its end
+            self.left_out = False
+            self.trace.end(self.span())
         return self.trace
 
     def span(self) -> ServerSpan:
@@ -160,7 +159,7 @@ def read(headers: Headers, now: float, tracer: Tracer | None = None) -> Inbound:
     trace, trace_id, parent_id, sampled, tracestate = None, ids[32:], None, True, None
     traceparent = headers.get(TRACEPARENT)
     if traceparent is not None:
-        trace = None if tracer is None else tracer.joined(traceparent)
+        trace = None if tracer is None else tracer.under_way.get(traceparent)
         if trace is not None:
             trace_id, parent_id, sampled = trace.trace_id, traceparent[SPAN_ID], trace.sampled
             tracestate = trace.tracestate

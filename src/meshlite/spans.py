@@ -11,7 +11,7 @@ from collections.abc import Callable
 from random import Random
 from typing import ClassVar
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 MAX_SPANS = 64
 """Spans that a trace keeps; those beyond are counted."""
@@ -147,9 +147,10 @@ class StorageSpan(Span, gc=False):
 
 
 class Trace(Struct):
-    """The spans of one request, in the order of their ends. `wall` is when `start` was, in seconds since 1970.
+    """The spans of one request, in the order of their ends.
 
-    `root` is its first span, once that has ended; whatever ends later is added all the same.
+    `root` is its first span, once that has ended; from then on `wall` is when `start` was, in seconds since 1970.
+    Whatever ends later is added all the same.
     """
 
     tracer: "Tracer"
@@ -157,7 +158,7 @@ class Trace(Struct):
     sampled: bool
     start: float
     tracestate: str | None = None
-    wall: float = field(default_factory=time.time)
+    wall: float = 0.0
     spans: list[Span] = []
     root: ServerSpan | CallSpan | None = None
     dropped: int = 0
@@ -167,6 +168,8 @@ class Trace(Struct):
     """Whether a fault struck in it."""
     room: str = ""
     """Where it is kept, if that is said by what came of it."""
+    under_way: int = 0
+    """Calls and writes that have begun in it and not ended."""
 
     def add(self, span: Span) -> None:
         """Take in a span that has ended."""
@@ -181,7 +184,7 @@ class Trace(Struct):
 
     def end(self, root: ServerSpan | CallSpan) -> None:
         """Its first span has ended."""
-        self.root = root
+        self.root, self.wall = root, time.time() - (self.tracer.clock() - self.start)
         self.tracer.ended(self, root)
 
     def traceparent(self, span_id: str) -> str:
@@ -194,20 +197,8 @@ class Tracer:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
-        self._under_way: dict[str, Trace] = {}
-
-    def joined(self, traceparent: str) -> Trace | None:
-        """The trace of the attempt that sent this, while it is under way in this mesh."""
-        return self._under_way.get(traceparent)
-
-    def set_out(self, traceparent: str, trace: Trace) -> None:
-        """An attempt goes to its callee, who may join."""
-        if len(self._under_way) < MAX_UNDER_WAY:
-            self._under_way[traceparent] = trace
-
-    def came_back(self, traceparent: str) -> None:
-        """It has ended."""
-        self._under_way.pop(traceparent, None)
+        self.under_way: dict[str, Trace] = {}
+        """The traces that a callee may join, by the `traceparent` that its caller sent; `MAX_UNDER_WAY` at most."""
 
     def wants(self, operation: tuple[str, str, str], start: float, seconds: float) -> bool:
         """Whether a trace of a server's span alone, which ended well, is of use; else `ended` need not hear of it."""

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from meshlite.control.rates import Rate, Rates
-from meshlite.events import CallCompleted, RequestCompleted
+from meshlite.events import Bus, CallCompleted, RequestCompleted
 from meshlite.telemetry.metrics import Metrics
 
 
@@ -14,16 +14,18 @@ class Sampled:
     """Rates of a service under a load, in virtual time; `seconds` is what each second brought."""
 
     def __init__(self) -> None:
+        self.bus = Bus(lambda *broken: None)
         self.metrics = Metrics("0")
+        self.metrics.listen(self.bus)
         self.rates = Rates(self.metrics.tallies, asyncio.get_running_loop().time)
         self.seconds: list[dict[str, Rate]] = []
         self.task = asyncio.create_task(self.rates.run(self.seconds.append))
 
     def request(self, status: int = 200, ms: float = 1.0, service: str = "users", route: str = "/users") -> None:
-        self.metrics.request(RequestCompleted(service, "GET", route, status, ms, "id", "external"))
+        self.bus.publish(RequestCompleted(service, "GET", route, status, ms, "id", "external"))
 
     def call(self, outcome: str) -> None:
-        self.metrics.call(CallCompleted("users", "orders", outcome, 1, 0.002))
+        self.bus.publish(CallCompleted("users", "orders", outcome, 1, 0.002))
 
     @property
     def users(self) -> Rate:

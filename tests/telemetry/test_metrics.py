@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from meshlite.events import PROBES
+from meshlite.events import PROBES, Bus, CallCompleted
 from meshlite.storage import Database
-from meshlite.telemetry.metrics import Metrics
+from meshlite.telemetry.metrics import Metrics, Tally
 from tests.conftest import StartMesh, World
 from tests.telemetry.exposed import Exposed, read, scrape, trouble
 
@@ -36,6 +36,26 @@ async def test_requests_in_the_metrics_are_those_that_were_made_and_logged(world
     assert seen.sum(f"{REQUESTS}_count", status="4xx") == sum(400 <= answer.status < 500 for answer in answers)
     assert seen.sum(f"{REQUESTS}_bucket", le="+Inf") == seen.sum(f"{REQUESTS}_count")
     assert seen.one(f"{REQUESTS}_count", method="other") == 1
+
+
+@pytest.mark.parametrize("look", ["exposition", "tallies", "outcomes"])
+def test_what_was_told_last_is_counted_when_somebody_looks(look: str) -> None:
+    """Facts are counted many at a time, and never kept longer than that: whoever looks sees all of them."""
+    metrics, bus = Metrics("1"), Bus(lambda *broken: None)
+    metrics.listen(bus)
+    for number in range(1, 1_001):
+        bus.publish(CallCompleted("orders", "inventory", "ok", 1, 0.001))
+        assert len(metrics._noted) < 64
+        if number in (1, 100, 1_000):
+            match getattr(metrics, look)():
+                case (bytes(text), _):
+                    assert (
+                        f'{CALLS}_count{{callee="inventory",caller="orders",outcome="ok"}} {number}.0' in text.decode()
+                    )
+                case {"orders→inventory": Tally(total)}:
+                    assert total == number
+                case {"orders→inventory": {"ok": count}}:
+                    assert count == number
 
 
 async def test_probes_are_counted_and_can_be_told_apart(world: World) -> None:

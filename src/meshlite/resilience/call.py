@@ -10,6 +10,7 @@ from aiohttp_retry import RetryOptionsBase
 
 from meshlite.config import RetryPolicy
 from meshlite.errors import CalleeFailed, CallError, CallRefused, CircuitOpenError
+from meshlite.propagation import FAULT
 from meshlite.resilience.budget import RetryBudget
 from meshlite.spans import AttemptSpan, CallSpan, Trace, new_span_id
 
@@ -61,6 +62,7 @@ class Call(RetryOptionsBase):
     ) -> None:
         self.deadline = deadline
         self.trace = trace
+        trace.under_way += 1
         self.span = span
         self.made = 0
         self.sent = False
@@ -95,33 +97,53 @@ class Call(RetryOptionsBase):
         self.sent = self.sent or error.sent
         return error
 
-    def attempt(self, span_id: str, started: float, outcome: str) -> AttemptSpan:
-        """What is to be told of an attempt that has ended just now."""
-        span = self.span
-        return AttemptSpan(
-            span_id,
-            span.span_id,
-            span.service,
-            started,
-            self._clock() - started,
-            outcome,
-            span.callee,
-            span.operation,
-            number=self.made,
-            backoff=self.backoff,
+    def attempted(
+        self,
+        span_id: str,
+        started: float,
+        outcome: str,
+        timeout: float | None,
+        response: aiohttp.ClientResponse | None,
+    ) -> None:
+        """Tell of an attempt that has ended just now."""
+        span, status, injected = self.span, None, None
+        if response is not None:
+            status, injected = response.status, response.headers.get(FAULT)
+        self.trace.add(
+            AttemptSpan(
+                span_id,
+                span.span_id,
+                span.service,
+                started,
+                self._clock() - started,
+                outcome,
+                span.callee,
+                span.operation,
+                span.url,
+                self.made,
+                status,
+                span.breaker,
+                timeout,
+                injected,
+                self.backoff,
+            )
         )
 
     def refused(self, error: CallRefused) -> None:
         """Tell of the attempt that was not made."""
-        told = self.attempt(new_span_id(), self._clock(), error.reason)
-        told.number, told.seconds, told.retry_after = self.made + 1, 0.0, error.retry_after
+        span, now = self.span, self._clock()
+        told = AttemptSpan(
+            new_span_id(), span.span_id, span.service, now, 0.0, error.reason, span.callee, span.operation
+        )
+        told.number, told.backoff, told.retry_after = self.made + 1, self.backoff, error.retry_after
         if isinstance(error, CircuitOpenError):
-            told.breaker = self.span.breaker = str(error.state)
+            told.breaker = span.breaker = str(error.state)
         self.trace.add(told)
 
     def ended(self, outcome: str, seconds: float) -> None:
         """Tell of the call, which is the whole of its trace where nothing asked for it."""
         span, trace = self.span, self.trace
+        trace.under_way -= 1
         span.outcome, span.seconds, span.attempts = outcome, seconds, self.made
         if span.parent_id is None:
             trace.end(span)

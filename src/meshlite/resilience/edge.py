@@ -40,7 +40,7 @@ from meshlite.resilience.facts import State
 from meshlite.resilience.middleware import retry_after
 from meshlite.resilience.retry import IDEMPOTENT
 from meshlite.resilience.timeouts import Timeout, Timeouts
-from meshlite.spans import OK, CallSpan, Trace, Tracer, new_span_id, new_trace_id
+from meshlite.spans import MAX_UNDER_WAY, OK, CallSpan, Trace, Tracer, new_span_id, new_trace_id
 
 _FAILING = frozenset({408, 429})
 _UNGUESSED = 30.0
@@ -264,9 +264,11 @@ class Edge:
             headers[propagation.REQUEST_ID] = inbound.request_id
             if inbound.tracestate is not None:
                 headers[propagation.TRACESTATE] = inbound.tracestate
-        span_id, trace = new_span_id(), call.trace
-        headers[propagation.TRACEPARENT] = traceparent = trace.traceparent(span_id)
-        self._tracer.set_out(traceparent, trace)
+        span_id = new_span_id()
+        headers[propagation.TRACEPARENT] = traceparent = call.trace.traceparent(span_id)
+        under_way = self._tracer.under_way
+        if len(under_way) < MAX_UNDER_WAY:
+            under_way[traceparent] = call.trace
         call.span.breaker = self._breakers.state(call.route)
         response, outcome, began = None, "cancelled", self.clock()
         try:
@@ -289,12 +291,8 @@ class Edge:
             ) from error
         finally:
             self.in_flight -= 1
-            self._tracer.came_back(traceparent)
-            told = call.attempt(span_id, began, outcome)
-            told.url, told.timeout, told.breaker = call.span.url, limit, call.span.breaker
-            if response is not None:
-                told.status, told.injected = response.status, response.headers.get(propagation.FAULT)
-            trace.add(told)
+            under_way.pop(traceparent, None)
+            call.attempted(span_id, began, outcome, limit, response)
         call.sent = True
         if outcome == OK:
             return response

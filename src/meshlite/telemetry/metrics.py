@@ -13,13 +13,15 @@ from prometheus_client import CollectorRegistry, Gauge, PlatformCollector, Proce
 from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 
-from meshlite.events import PROBES, BreakerMoved, Bus, CallCompleted, RequestCompleted
+from meshlite.events import PROBES, BreakerMoved, Bus, CallCompleted, Fact, RequestCompleted
 from meshlite.resilience.edge import Edge
 from meshlite.resilience.facts import State
 from meshlite.telemetry.histogram import FINE, Child, Counts, Histogram
 from meshlite.telemetry.live import Live, Load
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_AT_ONCE = 64
+"""Facts that are counted one after the other."""
 _BATCHES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
 _OPENMETRICS = "application/openmetrics-text"
@@ -81,6 +83,7 @@ class Metrics:
         Gauge("meshlite_build_info", "Which meshlite this is", ("version",), registry=registry).labels(version).set(1)
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
+        self._noted: list[Fact] = []
         self._of_request: dict[tuple[str, str, str, int], Child] = {}
         self._of_call: dict[tuple[str, str, str], tuple[Child, tuple[str, str]]] = {}
 
@@ -109,16 +112,29 @@ class Metrics:
 
     def listen(self, bus: Bus) -> None:
         """Count what `bus` tells of from now on."""
-        bus.subscribe(self.request, RequestCompleted)
-        bus.subscribe(self.call, CallCompleted)
-        bus.subscribe(self.move, BreakerMoved)
+        bus.subscribe(self._note, RequestCompleted, CallCompleted)
+        bus.subscribe(self._move, BreakerMoved)
 
-    def move(self, fact: BreakerMoved) -> None:
-        """Count a breaker's move."""
+    def _note(self, fact: Fact) -> None:
+        """Keep a fact until there are some, or somebody looks: one after the other costs less than one now and then."""
+        noted = self._noted
+        noted.append(fact)
+        if len(noted) >= _AT_ONCE:
+            self._count()
+
+    def _count(self) -> None:
+        noted, self._noted = self._noted, []
+        for fact in noted:
+            match fact:
+                case RequestCompleted():
+                    self._request(fact)
+                case CallCompleted():
+                    self._call(fact)
+
+    def _move(self, fact: BreakerMoved) -> None:
         self._moves.values[fact.caller, fact.callee, fact.new] += 1
 
-    def request(self, fact: RequestCompleted) -> None:
-        """Count a request."""
+    def _request(self, fact: RequestCompleted) -> None:
         key = (fact.service, fact.route, fact.method, fact.status // 100)
         child = self._of_request.get(key)
         if child is None:
@@ -133,8 +149,7 @@ class Metrics:
             for name in fact.fault.split(","):
                 self._injected.values[fact.service, name] += 1
 
-    def call(self, fact: CallCompleted) -> None:
-        """Count a call, and its attempts."""
+    def _call(self, fact: CallCompleted) -> None:
         key = (fact.caller, fact.callee, fact.outcome)
         kept = self._of_call.get(key)
         if kept is None:
@@ -149,6 +164,7 @@ class Metrics:
 
     def tallies(self) -> dict[str, Tally]:
         """By service, and by edge as "caller→callee"; probes left out."""
+        self._count()
         found: dict[str, Tally] = {}
         for (service, route, _, kind), child in self._of_request.items():
             if route not in PROBES:
@@ -160,6 +176,7 @@ class Metrics:
 
     def outcomes(self) -> dict[str, dict[str, int]]:
         """How many calls of each edge ended in which outcome, since the start."""
+        self._count()
         found: dict[str, dict[str, int]] = {}
         for (caller, callee, outcome), (child, _) in self._of_call.items():
             found.setdefault(f"{caller}→{callee}", {})[outcome] = sum(child.counts)
@@ -167,6 +184,7 @@ class Metrics:
 
     def exposition(self, accept: str = "") -> tuple[bytes, str]:
         """The text that Prometheus reads, and its type: OpenMetrics where the `Accept` header names that."""
+        self._count()
         if any(kind.partition(";")[0].strip().lower() == _OPENMETRICS for kind in accept.split(",")):
             text: bytes = openmetrics.generate_latest(self._registry)  # type: ignore[no-untyped-call]
             return text, f"{_OPENMETRICS}; version=1.0.0; charset=utf-8"

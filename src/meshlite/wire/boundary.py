@@ -188,12 +188,14 @@ class Boundary:
         )
         if tracer is None:
             return
-        if inbound.trace is None and inbound.status < CLIENT_CLOSED_REQUEST and inbound.fault is None:
-            operation = (self.service, inbound.method, inbound.route)
-            if not tracer.wants(operation, inbound.started, seconds):
+        trace = inbound.trace
+        if inbound.status < CLIENT_CLOSED_REQUEST and inbound.fault is None:
+            # a caller who is in this mesh has the call for this under way
+            well = trace is None or not (trace.flawed or trace.struck or trace.under_way)
+            if well and not tracer.wants((self.service, inbound.method, inbound.route), inbound.started, seconds):
                 inbound.left_out = True
                 return
-        trace = inbound.traced()
+        trace = trace or inbound.traced()
         assert trace is not None
         if inbound.fault is not None:
             trace.struck = True
