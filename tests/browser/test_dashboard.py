@@ -111,6 +111,19 @@ def test_a_log_line_leads_to_its_trace(meshlite: StartMeshlite, look: Open) -> N
     expect(page.locator(".waterfall")).to_contain_text("inventory GET /inventory")
 
 
+def test_a_trace_that_is_not_kept_is_said_to_be_gone(meshlite: StartMeshlite, look: Open) -> None:
+    """What a log line names may be one of many good answers; the note goes with the next look at the list."""
+    page = look(meshlite(), forgiven=GONE)
+    page.get_by_role("button", name="Send traffic").click()
+    expect(panel(page)).to_contain_text("answered")
+    page.evaluate("""import("/page/traces.js").then(({ openTrace }) => openTrace("a".repeat(32)))""")
+    note = page.get_by_role("status").filter(has_text="is not kept")
+    expect(note).to_contain_text("a" * 32)
+    expect(page.get_by_role("list", name="Traces").get_by_role("button").first).to_be_visible()
+    page.get_by_role("button", name="Ask again").click()
+    expect(note).to_have_count(0)
+
+
 def test_a_restart_of_the_mesh_is_survived_and_said(meshlite: StartMeshlite, look: Open) -> None:
     """While it is gone the page says so; when it is back, so it does, and shows what is now."""
     mesh = meshlite()

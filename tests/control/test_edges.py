@@ -17,6 +17,16 @@ async def edge(world: World, caller: str, callee: str) -> dict[str, Any]:
     return found
 
 
+async def test_one_edge_can_be_asked_for(world: World) -> None:
+    """It is as among all; of one that there is not, which there are."""
+    await world.get("orders", "/orders")
+    answer = await world.get("control", "/api/edges/orders/inventory")
+    assert answer.json == {**await edge(world, "orders", "inventory"), "rate": answer.json["rate"]}
+    assert answer.json["outcomes"] == {"ok": 1}
+    unknown = await world.get("control", "/api/edges/inventory/orders")
+    assert (unknown.status, "orders→inventory" in unknown.json["detail"]) == (404, True)
+
+
 async def set_mode(world: World, body: Any, path: str = "orders/inventory") -> Answer:
     return await world.ask("PUT", "control", f"/api/edges/{path}/breaker", body)
 

@@ -51,12 +51,14 @@ async def test_each_second_is_told_as_it_was(start_mesh: StartMesh) -> None:
 
 
 async def test_the_services_last_seconds_are_an_edges(start_mesh: StartMesh) -> None:
-    """`/api/edges` counts how the calls of the last ten seconds ended."""
+    """`/api/edges` counts how the calls of the last ten seconds ended, those of the second that is not over too."""
     told = History()
     for second in range(30):
         told.tell({}, {NAME: {"ok": 2 * second, "timeout": min(second, 25)}})
-    assert told.recent(NAME) == {"ok": 20, "timeout": 6}
-    assert told.recent("users→orders") == {}
+    total = {NAME: {"ok": 58, "timeout": 25}}
+    assert told.recent(NAME, total) == {"ok": 20, "timeout": 6}
+    assert told.recent(NAME, {NAME: {"ok": 61, "timeout": 25, "error": 1}}) == {"ok": 23, "timeout": 6, "error": 1}
+    assert told.recent("users→orders", total) == {}
 
 
 @pytest.mark.parametrize("query", ["?seconds=0", "?seconds=601", "?name=", "?since=1", "?seconds=x"])

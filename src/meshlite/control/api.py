@@ -143,6 +143,18 @@ def _of(request: web.Request) -> Edge:
 
 
 @routes.add(
+    "GET",
+    "/api/edges/{caller}/{callee}",
+    "Get one edge",
+    {200: EdgeView},
+    path_types=_OF_EDGE["path_types"],
+    problems=("not-found",),
+)
+async def get_edge(request: web.Request) -> web.Response:
+    return reply(edge_shown(request.app, _of(request)))
+
+
+@routes.add(
     "PUT",
     "/api/edges/{caller}/{callee}/breaker",
     "Set the mode of an edge's breakers",

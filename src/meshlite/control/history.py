@@ -91,9 +91,9 @@ class History:
         self._seconds.append(_Second(_now(), rates, new))
         return new
 
-    def recent(self, name: str, seconds: int = 10) -> dict[str, int]:
-        """How the calls of an edge ended in the last `seconds`."""
-        found: dict[str, int] = {}
+    def recent(self, name: str, total: Outcomes, seconds: int = 10) -> dict[str, int]:
+        """How the calls of an edge ended in the last `seconds`, and since then: `total` is how they have so far."""
+        found = _more(self._total.get(name, {}), total.get(name, {}))
         for second in islice(reversed(self._seconds), seconds):
             for outcome, count in second.outcomes.get(name, {}).items():
                 found[outcome] = found.get(outcome, 0) + count

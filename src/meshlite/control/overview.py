@@ -30,12 +30,14 @@ class Overview(Struct, frozen=True):
 
 def edge_views(app: web.Application, rates: dict[str, Rate]) -> list[EdgeView]:
     """All edges."""
-    return [edge_view(edge, rates, app[HISTORY].recent(edge.name)) for edge in app[MESH].edges.values()]
+    mesh, history = app[MESH], app[HISTORY]
+    total = mesh.metrics.outcomes()
+    return [edge_view(edge, rates, history.recent(edge.name, total)) for edge in mesh.edges.values()]
 
 
 def edge_shown(app: web.Application, edge: Edge) -> EdgeView:
     """One edge."""
-    return edge_view(edge, app[RATES].now(), app[HISTORY].recent(edge.name))
+    return edge_view(edge, app[RATES].now(), app[HISTORY].recent(edge.name, app[MESH].metrics.outcomes()))
 
 
 @routes.add("GET", "/api/overview", "Services, edges and faults at once", {200: Overview})

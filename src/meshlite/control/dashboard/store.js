@@ -14,7 +14,7 @@ export const state = {
   chosen: { edge: "orders→inventory", by: "page" },
   tab: "faults",
   command: null, // the curl command that is shown at the bottom, and whether it was carried out
-  traces: { order: "latest", service: "", outcome: "", fault: "", since: "", until: "", list: null, open: null },
+  traces: { order: "latest", service: "", outcome: "", fault: "", since: "", until: "", gone: "", list: null, open: null },
   logs: { service: "", level: "info", event: "", list: null },
   dialog: null, // an action that wants to be confirmed
 };

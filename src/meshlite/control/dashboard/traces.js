@@ -28,7 +28,7 @@ const around = (at, seconds) => ({
   since: new Date((at - seconds) * 1000).toISOString(),
   until: new Date((at + seconds) * 1000).toISOString(),
 });
-const ANY = { order: "latest", service: "", outcome: "", fault: "", since: "", until: "" };
+const ANY = { order: "latest", service: "", outcome: "", fault: "", since: "", until: "", gone: "" };
 
 // Show what went over an edge at a moment: that second, and those beside it, the slowest first, for they are looked for.
 export function tracesAt(edge, at) {
@@ -43,11 +43,14 @@ export function tracesOf(fault) {
   bring("panel");
 }
 
-// Show one trace, from wherever it was met; that it is no longer kept shows as a list without it.
+// Show one trace, from wherever it was met; if it is not kept, say so above the list.
 export async function openTrace(id) {
   set({ tab: "traces", traces: { ...ANY, list: null, open: null } });
-  const open = await get(`/api/traces/${id}`).catch(() => null);
-  if (open) set({ traces: { ...state.traces, open } });
+  const found = await get(`/api/traces/${id}`).then(
+    (open) => ({ open }),
+    (error) => (error.status === 404 ? { gone: id } : {}),
+  );
+  set({ traces: { ...state.traces, ...found } });
   bring("panel");
 }
 
@@ -60,7 +63,7 @@ export function Traces() {
     poll(state.traces.open || state.traces.until ? null : () => load().catch(() => {}));
     return () => poll(null);
   }, [...FILTERS.map((key) => traces[key]), !!open]);
-  const change = (patch) => set({ traces: { ...state.traces, ...patch, list: null, open: null } });
+  const change = (patch) => set({ traces: { ...state.traces, ...patch, list: null, open: null, gone: "" } });
   const select = (key, label, choices) => html`<label>${label} <select value=${traces[key]}
     onChange=${(event) => change({ [key]: event.target.value })}>${choices.map(([value, text]) => html`<option value=${value} selected=${traces[key] === value}>${text}</option>`)}</select></label>`;
   const middle = traces.since && (Date.parse(traces.since) + Date.parse(traces.until)) / 2000;
@@ -95,6 +98,11 @@ export function Traces() {
       }
       <span class="space" /><button type="button" class="button small" onClick=${() => change({})}>Ask again</button>
     </div>
+    ${
+      traces.gone &&
+      html`<p class="empty" role="status">Trace <code>${traces.gone}</code> is not kept: of many good answers only the latest and
+        the slowest are. What fails, or is struck by a fault, stays longer.</p>`
+    }
     ${list === null && html`<p class="empty">Asking for traces.</p>`}
     ${
       list?.length === 0 &&
