@@ -281,6 +281,10 @@ def test_a_parent_of_another_trace_is_joined_by_nobody() -> None:
         return propagation.read(CIMultiDict(traceparent=traceparent, tracestate="a=b"), 0.0, traces)
 
     mine, other = read(sent), read(sent.replace(TRACE, "f" * 32))
+    unsampled = Trace(traces, TRACE, False, 0.0, "c=d")
+    traces.under_way[unsampled.traceparent(PARENT)] = unsampled
+    third = read(unsampled.traceparent(PARENT))
+    assert (mine.sampled, third.sampled, third.tracestate) == (True, False, "c=d")
     assert (mine.trace, mine.trace_id, mine.parent_id, mine.tracestate) == (trace, TRACE, PARENT, None)
     assert (other.trace, other.trace_id, other.parent_id, other.tracestate) == (None, "f" * 32, PARENT, "a=b")
 
@@ -304,7 +308,8 @@ from aiohttp import web
 from meshlite.errors import CallError
 
 def create_app(context):
-    inventory, tasks = context.peers["inventory"], set()
+    peers, tasks = context.peers, set()
+    inventory = peers.get("inventory")
 
     async def late(seconds):
         await asyncio.sleep(seconds)
@@ -314,6 +319,9 @@ def create_app(context):
             context.log.info("left.undone")
 
     async def here(request):
+        if inventory is None:  # these are users
+            await peers["orders"].get(f"/here?{request.query_string}", route="/here")
+            return web.Response()
         await inventory.get("/inventory")
         task = asyncio.create_task(late(float(request.query["after"])))
         tasks.add(task)
@@ -327,9 +335,31 @@ def create_app(context):
 """
 
 
+GOES_ON = """
+import asyncio
+from aiohttp import web
+
+def create_app(context):
+    async def here(request):
+        if "orders" in context.peers:
+            await context.peers["orders"].get("/here")
+            return web.Response()
+        response = web.Response(body=b"{}")
+        await response.prepare(request)
+        await response.write_eof()
+        await asyncio.sleep(0.05)
+        return response
+
+    app = web.Application()
+    app.router.add_get("/here", here)
+    return app
+"""
+
+
+@pytest.mark.parametrize("asked", ["orders", "users"], ids=["the first service's", "its callee's"])
 @pytest.mark.parametrize("after", [0.0, 0.1], ids=["begun before the answer", "begun after it"])
 async def test_work_that_an_answer_left_behind_is_told_if_it_fails(
-    start_mesh: StartMesh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: float
+    start_mesh: StartMesh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: float, asked: str
 ) -> None:
     """Although nobody wanted a trace of the answer itself: with all that was done before."""
     (tmp_path / "leaves_work.py").write_text(LEAVES_WORK)
@@ -337,15 +367,36 @@ async def test_work_that_an_answer_left_behind_is_told_if_it_fails(
     monkeypatch.setattr(Traces, "wants", lambda *_: False)
     fault = ("kind=hang", "service=inventory", "route='/inventory/{sku}'", "enabled=true")
     world = await start_mesh(
-        "services.orders.app='leaves_work:create_app'", *(f"faults.f.{key}" for key in fault), "policy.retry=false"
+        *(f"services.{name}.app='leaves_work:create_app'" for name in ("users", "orders")),
+        *(f"faults.f.{key}" for key in fault),
+        "policy.retry=false",
     )
-    assert (await world.get("orders", f"/here?after={after}")).status == 200
+    assert (await world.get(asked, f"/here?after={after}")).status == 200
     while not world.logged("left.undone"):
         await asyncio.sleep(0.01)
-    ((trace, kept),) = [pair for pair in world.mesh.traces.kept() if pair[0].root is not None]
+    ((trace, kept),) = world.mesh.traces.kept()
     assert kept in ("failed", "injected")
-    calls = {(span.operation, span.outcome) for span in trace.spans if isinstance(span, CallSpan)}
-    assert calls == {("GET /inventory", "ok"), ("GET /inventory/{sku}", "timeout")}
+    assert trace.root is not None and trace.root.service == asked
+    calls = [(span.operation, span.outcome) for span in trace.spans if isinstance(span, CallSpan)]
+    assert calls[-1] == ("GET /inventory/{sku}", "timeout")
+    assert ("GET /inventory", "ok") in calls
+    servers = {span.service for span in trace.spans if isinstance(span, ServerSpan)}
+    assert servers >= ({"orders", "inventory"} if asked == "users" else {"inventory"})
+
+
+async def test_a_callee_that_goes_on_after_its_answer_ends_nobodys_trace_but_its_own_span(
+    start_mesh: StartMesh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where nobody would want it for itself: its caller's may be wanted."""
+    (tmp_path / "goes_on.py").write_text(GOES_ON)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(Traces, "wants", lambda _, operation, *__: operation[0] == "users")
+    world = await start_mesh("services.users.app='goes_on:create_app'", "services.orders.app='goes_on:create_app'")
+    assert (await world.get("users", "/here")).status == 200
+    await asyncio.sleep(0.1)
+    ((trace, _),) = world.mesh.traces.kept()
+    assert trace.root is not None and trace.root.service == "users"
+    assert [span.service for span in trace.spans if isinstance(span, ServerSpan)].count("orders") == 1
 
 
 async def test_of_a_good_answer_that_nobody_wants_nothing_is_made_but_what_it_did(

@@ -183,9 +183,13 @@ class Trace(Struct):
             self.tracer.late(self, span)
 
     def end(self, root: ServerSpan | CallSpan) -> None:
-        """Its first span has ended."""
-        self.root, self.wall = root, time.time() - (self.tracer.clock() - self.start)
+        """Its first span has ended: to be kept, if it is worth that."""
+        self.close(root)
         self.tracer.ended(self, root)
+
+    def close(self, root: ServerSpan | CallSpan) -> None:
+        """Its first span has ended, and nobody wants it, unless something fails later."""
+        self.root, self.wall = root, time.time() - (self.tracer.clock() - self.start)
 
     def traceparent(self, span_id: str) -> str:
         """What the span of that id sends along."""

@@ -20,6 +20,7 @@ OPERATIONS = {
     "GET /api/services": "application/json",
     "POST /api/services/{name}/{action}": "application/json",
     "GET /api/edges": "application/json",
+    "GET /api/edges/{caller}/{callee}": "application/json",
     "PUT /api/edges/{caller}/{callee}/breaker": "application/json",
     "POST /api/edges/{caller}/{callee}/breaker/reset": "application/json",
     "GET /api/faults": "application/json",

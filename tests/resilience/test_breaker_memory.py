@@ -51,6 +51,16 @@ def test_a_million_calls_leave_the_memory_where_it_was(settings):
     assert breaker.snapshot().total_successes == 1_000_000
 
 
+def test_permits_that_are_only_ever_dropped_are_taken_back():
+    """By the next that is asked for, where nobody ever reports one."""
+    breaker = CircuitBreaker()
+    for _ in range(100):
+        with pytest.warns(RuntimeWarning, match="never reported"):
+            breaker.acquire()
+    assert len(breaker._lost) <= 1
+    assert breaker.in_flight == 0
+
+
 @pytest.mark.slow
 def test_ten_thousand_refusals_leave_the_memory_where_it_was():
     """No exception is kept, so no traceback grows; each refusal's has the frames of its own raise only."""

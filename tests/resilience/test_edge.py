@@ -181,6 +181,19 @@ async def test_the_whole_call_ends_within_its_timeout(edge: MakeEdge, callee: Ca
     assert len(callee.requests) == 3
 
 
+async def test_no_header_goes_out_that_nobody_asked_for(edge: MakeEdge, callee: Callee) -> None:
+    """aiohttp's own are left out; who calls is the edge's to say."""
+    envoys = {f"x-envoy-{name}" for name in ("expected-rq-timeout-ms", "downstream-service-cluster", "attempt-count")}
+    ours = {"host", "traceparent", *envoys}
+    one = edge()
+    await one.get("/x")
+    await one.request("PUT", "/x", json={}, headers={"x-envoy-downstream-service-cluster": "mallory", "X-Mine": "1"})
+    got, put = (request.headers for request in callee.requests)
+    assert {name.lower() for name in got} == ours
+    assert {name.lower() for name in put} == {*ours, "content-type", "content-length", "x-mine"}
+    assert put.getall("X-Envoy-Downstream-Service-Cluster") == ["a"]
+
+
 @pytest.mark.looptime
 async def test_the_callers_deadline_shortens_the_call_and_travels_on(edge: MakeEdge, callee: Callee) -> None:
     """What the current request has left bounds the call; the callee is told, less the way back; ids go through.

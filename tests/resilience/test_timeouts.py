@@ -1,7 +1,8 @@
 """Limits on what tasks wait for, many behind one timer: each rings when `asyncio.timeout` would."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from math import inf
 from typing import Any, NamedTuple
 from unittest.mock import MagicMock
 
@@ -16,11 +17,8 @@ from meshlite.resilience.timeouts import Timeout, Timeouts
 
 
 @pytest.fixture
-def timeouts() -> Iterator[Timeouts]:
-    """Closed in the end."""
-    made = Timeouts()
-    yield made
-    made.close()
+def timeouts() -> Timeouts:
+    return Timeouts()
 
 
 @pytest.mark.parametrize(("limit", "work", "late"), [(1.0, 0.5, False), (1.0, 1.5, True), (None, 1e6, False)])
@@ -159,20 +157,34 @@ def test_on_uvloop_too_a_timer_rings_once(timers: Callable[[], Timers]) -> None:
 
 
 @pytest.mark.looptime
-async def test_nothing_rings_once_nobody_waits() -> None:
-    """The timer that is left rings for nothing and is not set again; a closed one does not ring at all."""
-    loop, timeouts = asyncio.get_running_loop(), Timeouts()
+async def test_nothing_rings_once_nobody_waits(timeouts: Timeouts) -> None:
+    """The timer that is left rings for nothing, and is not set again."""
+    loop = asyncio.get_running_loop()
     with Timeout(timeouts, 1.0):
         pass
     assert timeouts.rings == pytest.approx(loop.time() + 1.0)
     await asyncio.sleep(1.5)
     assert timeouts.rings == float("inf")
-    with Timeout(timeouts, 1.0):
-        pass
-    timeouts.close()
-    rings = timeouts.rings
-    await asyncio.sleep(1.5)
-    assert timeouts.rings == rings  # else it would have been forgotten
+
+
+@pytest.mark.looptime
+async def test_what_a_cancelled_task_puts_away_can_have_a_limit(timeouts: Timeouts) -> None:
+    """Its own cancellation is from before; what rings is a timeout."""
+    found = []
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(5.0)
+        finally:
+            with pytest.raises(TimeoutError), Timeout(timeouts, 1.0):
+                await asyncio.sleep(5.0)
+            found.append(True)
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0.1)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled() and found
 
 
 class Standing:
@@ -206,10 +218,31 @@ def loop(monkeypatch: pytest.MonkeyPatch) -> Standing:
 async def test_a_loop_that_stood_still_is_not_held_against_who_is_waited_for(loop: Standing) -> None:
     """What the timer was late by is what everybody has from then on, where that is more than was left."""
     timeouts = Timeouts()
-    with Timeout(timeouts, 1.0), Timeout(timeouts, 1.2), Timeout(timeouts, 5.0):
+    with Timeout(timeouts, 1.0), Timeout(timeouts, 1.2), Timeout(timeouts, 5.0), Timeout(timeouts, None):
         loop.ring(1.5)
-        assert sorted(timeout.due for timeout in timeouts.entered) == pytest.approx([2.0, 2.0, 5.0], abs=0.01)
+        assert sorted(timeout.due for timeout in timeouts.entered) == pytest.approx([2.0, 2.0, 5.0, inf], abs=0.01)
         assert loop.due == pytest.approx([1.0, 2.0], abs=0.01)
+
+
+async def test_however_long_it_stood_still_nobody_gets_more_than_his_limit_again(loop: Standing) -> None:
+    """A pause of a minute does not become two."""
+    timeouts = Timeouts()
+    with Timeout(timeouts, 1.0), Timeout(timeouts, 100.0):
+        loop.ring(61.0)
+        assert sorted(timeout.due for timeout in timeouts.entered) == pytest.approx([62.0, 121.0], abs=0.01)
+
+
+async def test_a_pause_that_takes_nothing_from_a_limit_is_not_what_it_is_spared_for(loop: Standing) -> None:
+    """The next one may."""
+    timeouts = Timeouts()
+    patient = Timeout(timeouts, 100.0)
+    with patient:
+        with Timeout(timeouts, 1.0):
+            loop.ring(1.5)
+        loop.ring(2.0)
+        assert patient.due == 100.0
+        loop.ring(110.0)
+        assert patient.due == pytest.approx(120.0, abs=0.01)
 
 
 @pytest.mark.parametrize("rings", [(1.02,), (1.5, 2.02), (1.5, 2.5)], ids=["in time", "then in time", "late again"])
@@ -258,7 +291,6 @@ def test_many_at_once_end_as_each_would_alone(works: list[Work]) -> None:
         found = await asyncio.gather(*(outcome(work, timeouts) for work in works))
         if timeouts is not None:
             assert not timeouts.entered
-            timeouts.close()
         return found
 
     def run(timeouts: Timeouts | None) -> list[tuple[str, float]]:

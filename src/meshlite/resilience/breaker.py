@@ -207,7 +207,7 @@ class CircuitBreaker(Machine):
     def acquire(self) -> Permit:
         """A permit for one call, at once. Raise CircuitOpenError if the call is refused."""
         now = self._clock()
-        if self._short:
+        if self._short and not self._lost:
             self._admitted += 1
             ticket = 0
         else:

@@ -99,7 +99,9 @@ class Edge:
         self._retries.apply(policy.retry)
         chain: list[ClientMiddlewareType] = [self._attempt]
         attempt = policy.attempt_timeout or policy.timeout or _UNGUESSED
-        self._breakers.apply(policy.breaker, probe_timeout=2 * attempt)  # an attempt ends before
+        self._breakers.apply(
+            policy.breaker, probe_timeout=2 * attempt
+        )  # an attempt ends before, unless all stands still
         if policy.breaker is not None:
             chain.insert(0, self._breakers.middleware)
         if policy.bulkhead is not None:
@@ -386,7 +388,6 @@ class Edge:
 
     async def close(self) -> None:
         """Close all connections."""
-        self._timeouts.close()
         await self._session.close()
 
 

@@ -14,12 +14,13 @@ _STALL = 0.05
 
 
 class Timeouts:
-    """The limits that are `entered`, and the timer, which `rings` for the first of them. For one loop; close it.
+    """The limits that are `entered`, and the timer, which `rings` for the first of them. For one loop.
 
     A limit that is left in time does not move the timer: it rings for nothing, and is then set for those who are left.
     When it rings late because the loop stood still, nobody was served meanwhile, and answers may be there unread: that
-    is not held against those who are waited for. Each limit is then at least as far away as the timer was late, once
-    (Cassandra's failure detector does so after a pause of its own).
+    is not held against those who are waited for. Each limit is then at least as far away as the timer was late, but no
+    farther than it was when it was entered; and that once (Cassandra's failure detector spares others after a pause of
+    its own, too).
     """
 
     def __init__(self) -> None:
@@ -37,9 +38,9 @@ class Timeouts:
         now = asyncio.get_running_loop().time() + _TICK
         late = now - self.rings
         self.rings, self._timer = inf, None
-        if late > _STALL:
+        if True:
             for timeout in self.entered:
-                timeout.spare(now + late)
+                timeout.spare(now, late)
         due = [timeout for timeout in self.entered if timeout.due <= now]
         self.entered.difference_update(due)
         for timeout in due:
@@ -48,11 +49,6 @@ class Timeouts:
         if following < inf:
             self.ring_at(following)
 
-    def close(self) -> None:
-        """Ring no more."""
-        if self._timer is not None:
-            self._timer.cancel()
-
 
 class Timeout:
     """`with Timeout(timeouts, seconds):` raises TimeoutError in its task after so many seconds; None: never.
@@ -60,12 +56,13 @@ class Timeout:
     As with `asyncio.timeout`, a cancellation by somebody else stays one.
     """
 
-    __slots__ = ("_before", "_expired", "_spared", "_task", "_timeouts", "due")
+    __slots__ = ("_before", "_expired", "_seconds", "_spared", "_task", "_timeouts", "due")
 
     def __init__(self, timeouts: Timeouts, seconds: float | None) -> None:
         self._timeouts = timeouts
         self._expired = self._spared = False
-        self.due = inf if seconds is None else asyncio.get_running_loop().time() + seconds
+        self._seconds = inf if seconds is None else seconds
+        self.due = asyncio.get_running_loop().time() + self._seconds
         """When it rings, on the loop's clock."""
 
     def __enter__(self) -> None:
@@ -77,10 +74,11 @@ class Timeout:
         if self.due < timeouts.rings:
             timeouts.ring_at(self.due)
 
-    def spare(self, until: float) -> None:
-        """Ring no earlier than that; but once only."""
-        if not self._spared:
-            self._spared, self.due = True, max(self.due, until)
+    def spare(self, now: float, late: float) -> None:
+        """Ring no earlier than so many seconds from `now`; but once only."""
+        until = now + min(late, self._seconds)
+        if until > self.due and not self._spared:
+            self._spared, self.due = True, until
 
     def expire(self) -> None:
         """Its time is over: whatever its task waits for is cancelled."""
@@ -91,5 +89,7 @@ class Timeout:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._timeouts.entered.discard(self)
-        if self._expired and self._task.uncancel() <= self._before and kind is asyncio.CancelledError:
+        over = self._expired and self._task.uncancel() <= self._before and kind is asyncio.CancelledError
+        del self._task  # lest the error, which knows this frame, keeps the task that it ends
+        if over:
             raise TimeoutError from error

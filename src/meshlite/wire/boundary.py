@@ -190,10 +190,12 @@ class Boundary:
             return
         trace = inbound.trace
         if inbound.status < CLIENT_CLOSED_REQUEST and inbound.fault is None:
-            # a caller who is in this mesh has the call for this under way
-            well = trace is None or not (trace.flawed or trace.struck or trace.under_way)
+            well = trace is None or not (inbound.joined or trace.flawed or trace.struck or trace.under_way)
             if well and not tracer.wants((self.service, inbound.method, inbound.route), inbound.started, seconds):
-                inbound.left_out = True
+                if trace is None:
+                    inbound.left_out = True
+                else:
+                    trace.close(inbound.span())
                 return
         trace = trace or inbound.traced()
         assert trace is not None
