@@ -215,11 +215,12 @@ async def test_the_document_has_every_operation(world: World) -> None:
             assert changes == ("403" in operation["responses"]), path
     assert found == OPERATIONS
     trace_id = "0af7651916cd43dd8448eb211c80319c"
+    there = {"name": "slow-inventory", "trace_id": trace_id, "caller": "orders", "callee": "inventory"}
     await world.get("users", "/users/1", headers={"Traceparent": f"00-{trace_id}-b7ad6b7169203331-01"})
     for operation, media in OPERATIONS.items():
         method, path = operation.split()
         if method == "GET":
-            answer = await world.ask("HEAD", "control", path.format(name="slow-inventory", trace_id=trace_id))
+            answer = await world.ask("HEAD", "control", path.format(**there))
             assert (answer.status, answer.headers["Content-Type"].split(";")[0]) == (200, media)
     parameters = document["paths"]["/api/logs"]["get"]["parameters"]
     (limit,) = [each["schema"] for each in parameters if each["name"] == "limit"]

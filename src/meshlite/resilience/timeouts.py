@@ -38,7 +38,7 @@ class Timeouts:
         now = asyncio.get_running_loop().time() + _TICK
         late = now - self.rings
         self.rings, self._timer = inf, None
-        if True:
+        if late > _STALL:
             for timeout in self.entered:
                 timeout.spare(now, late)
         due = [timeout for timeout in self.entered if timeout.due <= now]
