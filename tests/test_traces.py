@@ -399,17 +399,6 @@ async def test_a_callee_that_goes_on_after_its_answer_ends_nobodys_trace_but_its
     assert [span.service for span in trace.spans if isinstance(span, ServerSpan)].count("orders") == 1
 
 
-async def test_of_a_good_answer_that_nobody_wants_nothing_is_made_but_what_it_did(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its own span costs something, and would be thrown away."""
-    monkeypatch.setattr(Traces, "wants", lambda *_: False)
-    monkeypatch.setattr(Traces, "ended", lambda *_: pytest.fail("nobody wanted it"))
-    assert (await world.get("orders", "/orders?user_id=1")).status == 200
-    assert (await world.ask("POST", "users", "/users", {"name": "N", "email": "n@example.com"})).status == 201
-    assert not list(world.mesh.traces.kept())
-
-
 @pytest.mark.parametrize(
     ("wanted", "fault", "kept"),
     [

@@ -93,14 +93,14 @@ class Inbound(Struct):
     joined: bool = False
     """Whether that is its caller's, who is in this mesh."""
     left_out: bool = False
-    """Whether it has ended, and nobody wanted a trace of it, which there was none of."""
+    """Whether it has ended, and nobody wanted a trace of it."""
 
     def traced(self) -> Trace | None:
         """Where its spans go: a trace is made for the first of them, for most requests have none but their own."""
         if self.trace is None and self.tracer is not None:
             self.trace = Trace(self.tracer, self.trace_id, self.sampled, self.started, self.tracestate)
             if self.left_out:  # and it has work done after its end
-                self.trace.close(self.span())
+                self.trace.end(self.span())
         return self.trace
 
     def span(self) -> ServerSpan:

@@ -168,8 +168,6 @@ class Trace(Struct):
     """Whether a fault struck in it."""
     room: str = ""
     """Where it is kept, if that is said by what came of it."""
-    under_way: int = 0
-    """Calls and writes that have begun in it and not ended."""
 
     def add(self, span: Span) -> None:
         """Take in a span that has ended."""
@@ -183,13 +181,9 @@ class Trace(Struct):
             self.tracer.late(self, span)
 
     def end(self, root: ServerSpan | CallSpan) -> None:
-        """Its first span has ended: to be kept, if it is worth that."""
-        self.close(root)
-        self.tracer.ended(self, root)
-
-    def close(self, root: ServerSpan | CallSpan) -> None:
-        """Its first span has ended, and nobody wants it, unless something fails later."""
+        """Its first span has ended."""
         self.root, self.wall = root, time.time() - (self.tracer.clock() - self.start)
+        self.tracer.ended(self, root)
 
     def traceparent(self, span_id: str) -> str:
         """What the span of that id sends along."""

@@ -107,7 +107,6 @@ class Database:
             return await self._written(job)
         outcome, rolled_back = "cancelled", False
         started = trace.tracer.clock()
-        trace.under_way += 1
         try:
             result = await self._written(job)
             outcome = OK
@@ -119,7 +118,6 @@ class Database:
             outcome, rolled_back = OK, True
             raise
         finally:
-            trace.under_way -= 1
             span = StorageSpan(
                 span_id=new_span_id(),
                 parent_id=inbound.span_id,

@@ -69,10 +69,7 @@ class Permit:
 
     def success(self) -> None:
         """The call succeeded: the callee works."""
-        breaker = self._breaker
-        if breaker is not None:
-            self._breaker = None
-            breaker._end(self._generation, self._ticket, self._started, SUCCESS)
+        self._report(SUCCESS)
 
     def failure(self, cause: BaseException | str | None = None, *, retry_after: float | None = None) -> None:
         """The call failed through the callee's fault; `cause` goes into the reason, by its type's name or as it is.
@@ -207,11 +204,7 @@ class CircuitBreaker(Machine):
     def acquire(self) -> Permit:
         """A permit for one call, at once. Raise CircuitOpenError if the call is refused."""
         now = self._clock()
-        if self._short and not self._lost:
-            self._admitted += 1
-            ticket = 0
-        else:
-            ticket = self._admit(now)
+        ticket = self._admit(now)
         return Permit(self, self._generation, ticket, now, self._state is HALF_OPEN)
 
     def check(self) -> None:

@@ -32,8 +32,7 @@ class RetryBudget:
 
     def deposit(self) -> None:
         """A request was made."""
-        second = int(self._clock())
-        self._requests[second % WINDOW if second == self._second else self._turn()] += 1
+        self._requests[self._turn()] += 1
 
     def withdraw(self) -> bool:
         """Take one retry; False where the budget is spent."""

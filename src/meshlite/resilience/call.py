@@ -62,7 +62,6 @@ class Call(RetryOptionsBase):
     ) -> None:
         self.deadline = deadline
         self.trace = trace
-        trace.under_way += 1
         self.span = span
         self.made = 0
         self.sent = False
@@ -143,7 +142,6 @@ class Call(RetryOptionsBase):
     def ended(self, outcome: str, seconds: float) -> None:
         """Tell of the call, which is the whole of its trace where nothing asked for it."""
         span, trace = self.span, self.trace
-        trace.under_way -= 1
         span.outcome, span.seconds, span.attempts = outcome, seconds, self.made
         if span.parent_id is None:
             trace.end(span)

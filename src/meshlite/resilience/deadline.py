@@ -22,7 +22,7 @@ def is_callees_fault(limit: float, full: float | None) -> bool:
 def way_back(limit: float) -> float:
     """Of `limit` seconds, those that an answer's way back may take: 20 ms or 10 %, whichever is more."""
     share = limit * MARGIN_SHARE
-    if share < MARGIN:
+    if share < MARGIN:  # once an attempt: `max` costs twice as much
         return MARGIN
     return share
 

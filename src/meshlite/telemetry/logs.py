@@ -271,11 +271,6 @@ class StdlibHandler(logging.Handler):
             self.handleError(record)
 
 
-def _is_a_look(fact: RequestCompleted) -> bool:
-    """Whether it only looked, as the control plane's page does each second: no line is worth that."""
-    return fact.method in ("GET", "HEAD")
-
-
 _OTHERS = tuple(kind for kind in Fact.__subclasses__() if kind not in (RequestCompleted, CallCompleted))
 
 
@@ -283,7 +278,9 @@ def listen(bus: Bus, log: FilteringBoundLogger, access: Callable[[RequestComplet
     """Write one line, keys only, for each fact that `bus` tells of, but for calls: that is their callee's request."""
 
     def request(fact: RequestCompleted) -> None:
-        if fact.status >= 400 or not (fact.route in PROBES or (fact.service == "control" and _is_a_look(fact))):
+        # to look at the control plane, as its page does each second, is worth no line
+        quiet = fact.route in PROBES or (fact.service == "control" and fact.method in ("GET", "HEAD"))
+        if fact.status >= 400 or not quiet:
             access(fact)
 
     def write(fact: Fact) -> None:

@@ -1,10 +1,10 @@
 """Prometheus metrics: requests by service and route, calls by edge and outcome, breakers, storage, the event loop.
 
-What happens is counted as it happens, in children that are kept; how things are is looked up when Prometheus asks.
+What happens is counted in children that are kept, some facts at a time and before anybody looks; how things are is
+looked up when Prometheus asks.
 `docs/metrics.md` lists them all.
 """
 
-from bisect import bisect_left
 from collections.abc import Callable
 from operator import add
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from meshlite.events import PROBES, BreakerMoved, Bus, CallCompleted, Fact, RequestCompleted
 from meshlite.resilience.edge import Edge
 from meshlite.resilience.facts import State
-from meshlite.telemetry.histogram import FINE, Child, Counts, Histogram
+from meshlite.telemetry.histogram import Child, Counts, Histogram
 from meshlite.telemetry.live import Live, Load
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -142,9 +142,7 @@ class Metrics:
             child = self._requests.labels(fact.service, fact.route, method, f"{fact.status // 100}xx")
             if method != "other":
                 self._of_request[key] = child
-        seconds = fact.ms / 1000
-        child.counts[bisect_left(FINE, seconds)] += 1  # as `observe` does, without a call
-        child.total += seconds
+        child.observe(fact.ms / 1000)
         if fact.fault is not None:
             for name in fact.fault.split(","):
                 self._injected.values[fact.service, name] += 1
@@ -155,9 +153,7 @@ class Metrics:
         if kept is None:
             kept = self._of_call[key] = (self._calls.labels(*key), (fact.caller, fact.callee))
         child, edge = kept
-        seconds = fact.seconds
-        child.counts[bisect_left(FINE, seconds)] += 1
-        child.total += seconds
+        child.observe(fact.seconds)
         self._attempts.values[edge] += fact.attempts
         if fact.attempts > 1:
             self._retries.values[edge] += fact.attempts - 1

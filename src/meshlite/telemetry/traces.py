@@ -70,10 +70,8 @@ class Traces(Tracer):
         self._slowest: dict[Operation, _Slowest] = {}
 
     def wants(self, operation: Operation, start: float, seconds: float) -> bool:
-        end, slowest = start + seconds, self._slowest.get(operation)
-        if slowest is None:  # the first of its kind, as a rule
-            return end >= self._next or self._is_slow(operation, seconds, end) or self.export is not None
-        return end >= self._next or seconds > slowest.least or end >= slowest.until or self.export is not None
+        end = start + seconds
+        return end >= self._next or self._is_slow(operation, seconds, end) or self.export is not None
 
     def _remember(self, trace: Trace, due: float) -> None:
         """Have a trace among the latest, and the next good one when that is `due`, or sooner if they reach back."""

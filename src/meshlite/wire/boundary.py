@@ -189,13 +189,10 @@ class Boundary:
         if tracer is None:
             return
         trace = inbound.trace
-        if inbound.status < CLIENT_CLOSED_REQUEST and inbound.fault is None:
-            well = trace is None or not (inbound.joined or trace.flawed or trace.struck or trace.under_way)
-            if well and not tracer.wants((self.service, inbound.method, inbound.route), inbound.started, seconds):
-                if trace is None:
-                    inbound.left_out = True
-                else:
-                    trace.close(inbound.span())
+        if trace is None and inbound.status < CLIENT_CLOSED_REQUEST and inbound.fault is None:
+            operation = (self.service, inbound.method, inbound.route)
+            if not tracer.wants(operation, inbound.started, seconds):
+                inbound.left_out = True
                 return
         trace = trace or inbound.traced()
         assert trace is not None
