@@ -3,13 +3,14 @@
 Claim: what is counted and kept of every request costs at most 5 % of the throughput, of `GET /users/1` (one span) as of
 `GET /orders?user_id=1` (a call, two services).
 
-    python benchmarks/telemetry.py [--pairs 400] [--before FOLDER]
+    python benchmarks/telemetry.py [--starts 8] [--pairs 60] [--before FOLDER]
 
 The meshes run side by side on one CPU, all but one of them idle; a client on another asks them in turn, in bursts of a
 twentieth of a second (32 connections), each first in every other turn. The ratio is the median of all pairs of bursts:
-a pair has one pace of the machine, whose speed drifts from second to second by more than what is measured. With
-`--before`, the `src` of another checkout is asked in turn, too. Prints markdown tables. The memory is that of a mesh's
-traces in this process, filled first with orders as they are, then with the largest traces that there can be.
+a pair has one pace of the machine, whose speed drifts from second to second by more than what is measured. All begins
+anew several times: where a process happens to lie in memory makes it faster or slower by 2 %, for as long as it lives.
+With `--before`, the `src` of another checkout is asked in turn, too. Prints markdown tables. The memory is that of a
+mesh's traces in this process, filled first with orders as they are, then with the largest traces that there can be.
 """
 
 import argparse
@@ -17,7 +18,8 @@ import gc
 import os
 import time
 import tracemalloc
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from harness import CHAIN, USER, Burst, Server, folder, median, meshlite, on_cpu, quartiles, table
@@ -26,23 +28,24 @@ from meshlite import spans
 from meshlite.telemetry import traces
 
 CONNECTIONS = 32
+ASKED = (("users", USER, 16), ("orders", CHAIN, 4))
+"""Service, path, and how often each connection asks in one burst."""
 ROOMS = (("f", "ok", "ok"), (None, "overloaded", "ok"), (None, "http_503", "ok"), (None, "ok", "timeout"))
 _BEFORE = "import sys; sys.path.insert(0, {src!r}); from meshlite.cli import main; sys.exit(main())"
 
 
-def throughput(meshes: dict[str, Server], pairs: int) -> str:
-    """The table of the two GETs; `meshes` by name, as shipped the first."""
+def throughput(programs: dict[str, tuple[str, ...]], starts: int, pairs: int) -> str:
+    """The table of the two GETs; `programs`, what Python is to run, by name, as shipped the first."""
+    asked = {path: {name: list[float]() for name in programs} for _, path, _ in ASKED}
+    for start in range(starts):
+        with ExitStack() as stack:
+            order = list(programs)[:: -1 if start % 2 else 1]
+            meshes = {name: stack.enter_context(_started(programs[name])) for name in order}
+            for service, path, times in ASKED:
+                _measure({name: mesh.url(service, path) for name, mesh in meshes.items()}, times, pairs, asked[path])
     rows = []
-    for service, path, times in (("users", USER, 16), ("orders", CHAIN, 4)):
-        bursts = {name: Burst(mesh.url(service, path), CONNECTIONS) for name, mesh in meshes.items()}
-        for burst in bursts.values():
-            burst.seconds(20 * times)
-        taken: dict[str, list[float]] = {name: [] for name in bursts}
-        for number in range(pairs):
-            for name in reversed(bursts) if number % 2 else bursts:
-                taken[name].append(bursts[name].seconds(times))
-        for burst in bursts.values():
-            burst.close()
+    for _, path, times in ASKED:
+        taken = asked[path]
         shipped, *others = taken
         row = [f"`GET {path}`", f"{CONNECTIONS * times / median(taken[shipped]):,.0f}"]
         for name in others:
@@ -53,6 +56,25 @@ def throughput(meshes: dict[str, Server], pairs: int) -> str:
     for name in others:
         head += [f"{name}/s", f"shipped / {name} (half of all pairs)"]
     return table(head, rows)
+
+
+@contextmanager
+def _started(program: tuple[str, ...]) -> Iterator[Server]:
+    with folder() as where, meshlite(where, under=on_cpu(0), program=program) as mesh:
+        mesh.first_answer()
+        yield mesh
+
+
+def _measure(urls: dict[str, str], times: int, pairs: int, taken: dict[str, list[float]]) -> None:
+    """Add to `taken`, by name, the seconds of each burst."""
+    bursts = {name: Burst(url, CONNECTIONS) for name, url in urls.items()}
+    for burst in bursts.values():
+        burst.seconds(20 * times)
+    for number in range(pairs):
+        for name in reversed(bursts) if number % 2 else bursts:
+            taken[name].append(bursts[name].seconds(times))
+    for burst in bursts.values():
+        burst.close()
 
 
 def memory() -> str:
@@ -127,23 +149,16 @@ def _trace(
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--pairs", type=int, default=400, help="how often each mesh is asked")
+    options.add_argument("--starts", type=int, default=8, help="how often all meshes are started")
+    options.add_argument("--pairs", type=int, default=60, help="how often each of them is asked")
     options.add_argument("--before", type=Path, help="another checkout's folder `src`")
     given = options.parse_args()
     print(memory(), end="\n\n", flush=True)
     os.sched_setaffinity(0, {1})
-    with ExitStack() as stack:
-
-        def start(*program: str) -> Server:
-            where = stack.enter_context(folder())
-            mesh = stack.enter_context(meshlite(where, under=on_cpu(0), program=program or ("-m", "meshlite")))
-            mesh.first_answer()
-            return mesh
-
-        meshes = {"shipped": start(), "without": start(str(Path(__file__).with_name("untold.py")))}
-        if given.before:
-            meshes["before"] = start("-c", _BEFORE.format(src=str(given.before)))
-        print(throughput(meshes, given.pairs))
+    programs = {"shipped": ("-m", "meshlite"), "without": (str(Path(__file__).with_name("untold.py")),)}
+    if given.before:
+        programs["before"] = ("-c", _BEFORE.format(src=str(given.before)))
+    print(throughput(programs, given.starts, given.pairs))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from meshlite.events import BreakerMoved, Bus, RequestCompleted
+from meshlite.events import AT_ONCE, BreakerMoved, Bus, RequestCompleted
 from meshlite.telemetry import logs
 from tests.conftest import World
 
@@ -192,3 +192,16 @@ async def test_a_sink_that_raises_is_dropped_and_the_request_lives(world: World)
         assert (await world.get("users", "/users/1")).status == 200
     assert len(world.logged("sink.dropped")) == 1
     assert len(world.logged("request.completed")) == 3
+
+
+async def test_a_collector_that_raises_is_dropped_and_the_request_lives(world: World) -> None:
+    """As a sink is, although it hears of many requests together."""
+
+    def broken(_: object) -> None:
+        raise RuntimeError("no")
+
+    world.mesh.bus.collect(broken, RequestCompleted)
+    for _ in range(2 * AT_ONCE):
+        assert (await world.get("users", "/users/1")).status == 200
+    assert len(world.logged("sink.dropped")) == 1
+    assert len(world.logged("request.completed")) == 2 * AT_ONCE

@@ -12,16 +12,18 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
+import structlog
 from multidict import CIMultiDict
 
 from meshlite import propagation
 from meshlite.control.traces import TraceQuery, view
 from meshlite.errors import StorageError
-from meshlite.events import UNMATCHED
+from meshlite.events import UNMATCHED, Bus
 from meshlite.resilience import edge
-from meshlite.spans import MAX_SPANS, AttemptSpan, CallSpan, ServerSpan, Trace
+from meshlite.spans import AT_ONCE, MAX_SPANS, AttemptSpan, CallSpan, ServerSpan, Trace
 from meshlite.telemetry import traces as rooms
 from meshlite.telemetry.traces import Traces
+from meshlite.wire.boundary import Boundary
 from tests.conftest import StartMesh, World
 from tests.control.conftest import Logging, logging
 
@@ -613,15 +615,15 @@ def test_a_flood_of_good_answers_pushes_out_none_that_is_worth_a_look() -> None:
     assert len(reasons) <= rooms.LATEST + 3 + rooms.SLOWEST
 
 
-def test_the_latest_reach_back_three_seconds_however_many_there_are() -> None:
-    """Of a thousand a second a tenth is kept, evenly; of few, each."""
+def test_the_latest_reach_back_ten_seconds_however_many_there_are() -> None:
+    """Of a thousand a second thirty are kept, evenly; of few, each."""
     kept = Kept()
-    for _ in range(10_000):
+    for _ in range(20_000):
         kept.now += 0.001
         kept.add()
     starts = sorted(trace.start for trace, why in kept.traces.kept() if why == "latest")
-    assert kept.now - starts[0] == pytest.approx(rooms.REACH, abs=0.1)
-    assert max(later - sooner for sooner, later in pairwise(starts)) < 0.03
+    assert kept.now - starts[0] == pytest.approx(10.0, abs=0.1)
+    assert max(later - sooner for sooner, later in pairwise(starts)) < 0.05
     kept.now += 60
     for _ in range(5):
         kept.now += 0.001
@@ -669,6 +671,44 @@ def test_what_fails_after_an_answer_that_nobody_wanted_is_kept() -> None:
     trace.add(AttemptSpan("1" * 16, inbound.span_id, "s", 0.1, 0.0, "timeout", "c", "GET /"))
     assert trace.root is not None
     assert (trace.root.outcome, kept.reasons()) == ("ok", {trace.trace_id: "failed"})
+
+
+def test_what_is_done_is_concluded_with_others_and_before_anybody_looks() -> None:
+    """Requests without a span but their own, many at a time; what looks sees them all, and an exporter each at once."""
+    kept, told = Kept(), list[str]()
+    boundary = Boundary("s", bus=Bus(lambda *_: None), log=structlog.get_logger(), clock=lambda: kept.now)
+
+    def done(status: int) -> str:
+        inbound = an_inbound(kept)
+        inbound.status = status
+        boundary._tell(inbound)
+        return inbound.trace_id
+
+    ids = [done(200) for _ in range(AT_ONCE - 1)]
+    assert len(kept.traces.done) == AT_ONCE - 1
+    ids.append(done(503))
+    assert not kept.traces.done
+    ids.append(done(503))
+    assert kept.reasons().keys() == set(ids)
+    assert [kept.reasons()[one] for one in ids[-2:]] == ["failed", "failed"]
+    kept.traces.export = lambda trace, _: told.append(trace.trace_id)
+    assert told == [done(200), done(503)]
+    kept.traces.export = None
+    done(200)
+    assert len(told) == 2
+
+
+def test_work_begun_before_its_request_is_concluded_belongs_to_its_trace() -> None:
+    """Although the answer has gone: with the span of the request as its root, once that is concluded."""
+    kept = Kept()
+    inbound = an_inbound(kept)
+    inbound.status = 200
+    kept.traces.done.append(inbound)
+    trace = inbound.traced()
+    assert trace is not None
+    trace.add(AttemptSpan("1" * 16, inbound.span_id, "s", 0.1, 0.0, "timeout", "c", "GET /"))
+    assert kept.reasons() == {trace.trace_id: "failed"}
+    assert trace.root is not None and trace.root.span_id == inbound.span_id
 
 
 def test_a_flood_of_refusals_pushes_out_no_failure() -> None:

@@ -16,6 +16,9 @@ READINESS = "/readyz"
 UNMATCHED = "unmatched"
 """The route of a request for which there is none."""
 
+AT_ONCE = 64
+"""Facts that are handed on together, at most, to whoever takes many: one after the other they cost less."""
+
 Sink = Callable[["Fact"], None]
 
 
@@ -135,23 +138,48 @@ class ConfigShadowed(Fact, frozen=True):
     keys: dict[str, str]
 
 
-class Bus:
-    """Hands each fact to each sink, in order, at once."""
+def _nothing(_: list[Fact]) -> None:
+    """What is done where nobody collects."""
 
-    def __init__(self, on_broken_sink: Callable[[Sink, Exception], None]) -> None:
+
+class Bus:
+    """Hands each fact to each sink, in order, at once; and to one collector, with others."""
+
+    def __init__(self, on_broken_sink: Callable[[Callable[..., None], Exception], None]) -> None:
         self._sinks: dict[type[Fact], list[Sink]] = {kind: [] for kind in Fact.__subclasses__()}
         self._on_broken_sink = on_broken_sink
+        self._collector: Callable[[list[Fact]], None] = _nothing
+        self._collected: frozenset[type[Fact]] = frozenset()
+        self._noted: list[Fact] = []
 
     def subscribe(self, sink: Callable[[F], None], *kinds: type[F]) -> None:
         """Hand `sink` every fact of these kinds; of all kinds where none is named."""
         for kind in kinds or self._sinks:
             self._sinks[kind].append(cast(Sink, sink))
 
+    def collect(self, collector: Callable[[list[Fact]], None], *kinds: type[Fact]) -> None:
+        """Hand `collector`, the only one, every fact of these kinds: `AT_ONCE` together, or some by `flush`."""
+        self._collector, self._collected = collector, frozenset(kinds)
+
+    def flush(self) -> None:
+        """Hand the collector what it has not been told of yet."""
+        noted, self._noted = self._noted, []
+        try:
+            self._collector(noted)
+        except Exception as error:
+            self._collected = frozenset()
+            self._on_broken_sink(self._collector, error)
+
     def publish(self, fact: Fact) -> None:
-        for sink in self._sinks[type(fact)]:
+        kind = type(fact)
+        for sink in self._sinks[kind]:
             try:
                 sink(fact)
             except Exception as error:  # a sink's fault must not become the request's
-                for kind, sinks in self._sinks.items():
-                    self._sinks[kind] = [other for other in sinks if other is not sink]
+                for other, sinks in self._sinks.items():
+                    self._sinks[other] = [each for each in sinks if each is not sink]
                 self._on_broken_sink(sink, error)
+        if kind in self._collected:
+            self._noted.append(fact)
+            if len(self._noted) >= AT_ONCE:
+                self.flush()

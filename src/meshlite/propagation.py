@@ -103,6 +103,21 @@ class Inbound(Struct):
                 self.trace.end(self.span())
         return self.trace
 
+    def conclude(self) -> None:
+        """It was the first in this mesh: end its trace, or have none if all is well and nobody wants it."""
+        tracer = self.tracer
+        assert tracer is not None
+        if self.trace is None and self.status < CLIENT_CLOSED_REQUEST and self.fault is None:
+            operation = (self.service, self.method, self.route)
+            if not tracer.wants(operation, self.started, self.seconds):
+                self.left_out = True
+                return
+        trace = self.traced()
+        assert trace is not None
+        if self.fault is not None:
+            trace.struck = True
+        trace.end(self.span())
+
     def span(self) -> ServerSpan:
         """The work on it, which has ended."""
         outcome = OK

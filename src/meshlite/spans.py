@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Callable
 from random import Random
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from msgspec import Struct
 
@@ -17,6 +17,8 @@ MAX_SPANS = 64
 """Spans that a trace keeps; those beyond are counted."""
 MAX_UNDER_WAY = 4096
 """Attempts whose callee can still be handed the trace; those beyond begin one of their own, under the same id."""
+AT_ONCE = 64
+"""Requests that are concluded together, at most."""
 LONGEST = 200
 """Characters that are kept of what a stranger may make as long as he likes."""
 OK = "ok"
@@ -190,6 +192,13 @@ class Trace(Struct):
         return f"00-{self.trace_id}-{span_id}-{'01' if self.sampled else '00'}"
 
 
+class Done(Protocol):
+    """A request whose work has ended."""
+
+    def conclude(self) -> None:
+        """End its trace, if that is of use."""
+
+
 class Tracer:
     """Hands traces over from caller to callee. `clock` is monotonic, in seconds."""
 
@@ -197,6 +206,15 @@ class Tracer:
         self.clock = clock
         self.under_way: dict[str, Trace] = {}
         """The traces that a callee may join, by the `traceparent` that its caller sent; `MAX_UNDER_WAY` at most."""
+        self.done: list[Done] = []
+        """Requests to be concluded, `at_once` of them together: one after the other they cost less."""
+        self.at_once = AT_ONCE
+
+    def conclude(self) -> None:
+        """Conclude what is done."""
+        done, self.done = self.done, []
+        for request in done:
+            request.conclude()
 
     def wants(self, operation: tuple[str, str, str], start: float, seconds: float) -> bool:
         """Whether a trace of a server's span alone, which ended well, is of use; else `ended` need not hear of it."""

@@ -1,6 +1,6 @@
 """Prometheus metrics: requests by service and route, calls by edge and outcome, breakers, storage, the event loop.
 
-What happens is counted in children that are kept, some facts at a time and before anybody looks; how things are is
+What happens is counted in children that are kept, many facts at a time and before anybody looks; how things are is
 looked up when Prometheus asks.
 `docs/metrics.md` lists them all.
 """
@@ -20,8 +20,6 @@ from meshlite.telemetry.histogram import Child, Counts, Histogram
 from meshlite.telemetry.live import Live, Load
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_AT_ONCE = 64
-"""Facts that are counted one after the other."""
 _BATCHES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
 _OPENMETRICS = "application/openmetrics-text"
@@ -83,7 +81,7 @@ class Metrics:
         Gauge("meshlite_build_info", "Which meshlite this is", ("version",), registry=registry).labels(version).set(1)
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
-        self._noted: list[Fact] = []
+        self._flush: Callable[[], None] = lambda: None
         self._of_request: dict[tuple[str, str, str, int], Child] = {}
         self._of_call: dict[tuple[str, str, str], tuple[Child, tuple[str, str]]] = {}
 
@@ -112,40 +110,36 @@ class Metrics:
 
     def listen(self, bus: Bus) -> None:
         """Count what `bus` tells of from now on."""
-        bus.subscribe(self._note, RequestCompleted, CallCompleted)
+        bus.collect(self._count, RequestCompleted, CallCompleted)
         bus.subscribe(self._move, BreakerMoved)
+        self._flush = bus.flush
 
-    def _note(self, fact: Fact) -> None:
-        """Keep a fact until there are some, or somebody looks: one after the other costs less than one now and then."""
-        noted = self._noted
-        noted.append(fact)
-        if len(noted) >= _AT_ONCE:
-            self._count()
-
-    def _count(self) -> None:
-        noted, self._noted = self._noted, []
-        for fact in noted:
-            match fact:
-                case RequestCompleted():
-                    self._request(fact)
-                case CallCompleted():
-                    self._call(fact)
+    def _count(self, facts: list[Fact]) -> None:
+        requests: dict[tuple[str, str, str, int], list[float]] = {}
+        for fact in facts:
+            if isinstance(fact, RequestCompleted):
+                requests.setdefault((fact.service, fact.route, fact.method, fact.status // 100), []).append(fact.ms)
+                if fact.fault is not None:
+                    for name in fact.fault.split(","):
+                        self._injected.values[fact.service, name] += 1
+            elif isinstance(fact, CallCompleted):
+                self._call(fact)
+        for key, many in requests.items():
+            self._child(key).observe_all([ms / 1000 for ms in many])
 
     def _move(self, fact: BreakerMoved) -> None:
         self._moves.values[fact.caller, fact.callee, fact.new] += 1
 
-    def _request(self, fact: RequestCompleted) -> None:
-        key = (fact.service, fact.route, fact.method, fact.status // 100)
+    def _child(self, key: tuple[str, str, str, int]) -> Child:
+        """What counts the requests of a service, route, method and first digit of the status."""
         child = self._of_request.get(key)
         if child is None:
-            method = fact.method if fact.method in _METHODS else "other"
-            child = self._requests.labels(fact.service, fact.route, method, f"{fact.status // 100}xx")
-            if method != "other":
+            service, route, method, kind = key
+            known = method in _METHODS
+            child = self._requests.labels(service, route, method if known else "other", f"{kind}xx")
+            if known:
                 self._of_request[key] = child
-        child.observe(fact.ms / 1000)
-        if fact.fault is not None:
-            for name in fact.fault.split(","):
-                self._injected.values[fact.service, name] += 1
+        return child
 
     def _call(self, fact: CallCompleted) -> None:
         key = (fact.caller, fact.callee, fact.outcome)
@@ -160,7 +154,7 @@ class Metrics:
 
     def tallies(self) -> dict[str, Tally]:
         """By service, and by edge as "caller→callee"; probes left out."""
-        self._count()
+        self._flush()
         found: dict[str, Tally] = {}
         for (service, route, _, kind), child in self._of_request.items():
             if route not in PROBES:
@@ -172,7 +166,7 @@ class Metrics:
 
     def outcomes(self) -> dict[str, dict[str, int]]:
         """How many calls of each edge ended in which outcome, since the start."""
-        self._count()
+        self._flush()
         found: dict[str, dict[str, int]] = {}
         for (caller, callee, outcome), (child, _) in self._of_call.items():
             found.setdefault(f"{caller}→{callee}", {})[outcome] = sum(child.counts)
@@ -180,7 +174,7 @@ class Metrics:
 
     def exposition(self, accept: str = "") -> tuple[bytes, str]:
         """The text that Prometheus reads, and its type: OpenMetrics where the `Accept` header names that."""
-        self._count()
+        self._flush()
         if any(kind.partition(";")[0].strip().lower() == _OPENMETRICS for kind in accept.split(",")):
             text: bytes = openmetrics.generate_latest(self._registry)  # type: ignore[no-untyped-call]
             return text, f"{_OPENMETRICS}; version=1.0.0; charset=utf-8"

@@ -12,10 +12,10 @@ from heapq import heappush, heappushpop
 from typing import Literal
 
 from meshlite.events import UNMATCHED
-from meshlite.spans import OK, OVERLOAD, CallSpan, ServerSpan, Span, Trace, Tracer
+from meshlite.spans import AT_ONCE, OK, OVERLOAD, CallSpan, ServerSpan, Span, Trace, Tracer
 
 LATEST = 300
-REACH = 3.0
+REACH = 10.0
 """Seconds that the latest reach back at least: of more good answers than fit into that, some are left out."""
 ROOM = 150
 SLOWEST = 8
@@ -54,11 +54,11 @@ def protocol(environ: Mapping[str, str]) -> str:
 
 
 class Traces(Tracer):
-    """The traces of one mesh. `export`, where it is set, is told of every span that a trace keeps, once."""
+    """The traces of one mesh."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         super().__init__(clock)
-        self.export: Export | None = None
+        self._export: Export | None = None
         self._latest: deque[Trace] = deque(maxlen=LATEST)
         self._next = 0.0  # from when on one more good answer is to be kept
         self._rooms: dict[Room, deque[Trace]] = {
@@ -69,9 +69,18 @@ class Traces(Tracer):
         }
         self._slowest: dict[Operation, _Slowest] = {}
 
+    @property
+    def export(self) -> Export | None:
+        """What is told, where it is set, of every span that a trace keeps: once, and at once."""
+        return self._export
+
+    @export.setter
+    def export(self, export: Export | None) -> None:
+        self._export, self.at_once = export, AT_ONCE if export is None else 1
+
     def wants(self, operation: Operation, start: float, seconds: float) -> bool:
         end = start + seconds
-        return end >= self._next or self._is_slow(operation, seconds, end) or self.export is not None
+        return end >= self._next or self._is_slow(operation, seconds, end) or self._export is not None
 
     def _remember(self, trace: Trace, due: float) -> None:
         """Have a trace among the latest, and the next good one when that is `due`, or sooner if they reach back."""
@@ -102,18 +111,19 @@ class Traces(Tracer):
             trace.room = room
             self._remember(trace, self._next)
             self._rooms[room].append(trace)
-        if self.export is not None:
-            self.export(trace, (*trace.spans, root))
+        if self._export is not None:
+            self._export(trace, (*trace.spans, root))
 
     def late(self, trace: Trace, span: Span) -> None:
         if trace.root is not None and (room := _room(trace, trace.root)) is not None and room != trace.room:
             trace.room = room
             self._rooms[room].append(trace)
-        if self.export is not None:
-            self.export(trace, (span,))
+        if self._export is not None:
+            self._export(trace, (span,))
 
     def kept(self) -> Iterator[tuple[Trace, Kept]]:
         """Every trace that is kept, once, in no order, and what for: "latest" where nothing else is to be said."""
+        self.conclude()
         slowest = [trace for operation in self._slowest.values() for trace in operation.traces()]
         seen: set[int] = set()
         kept: Kept = "latest"

@@ -21,7 +21,6 @@ from meshlite.errors import BulkheadFullError, CallError, StorageError
 from meshlite.events import PROBES, READINESS, UNMATCHED, Bus, RequestCompleted
 from meshlite.faults import HEADER, Faults, strike
 from meshlite.harm import harm
-from meshlite.propagation import CLIENT_CLOSED_REQUEST
 from meshlite.resilience.bulkhead import Bulkhead
 from meshlite.resilience.deadline import way_back
 from meshlite.spans import Tracer
@@ -189,19 +188,18 @@ class Boundary:
         if tracer is None:
             return
         trace = inbound.trace
-        if trace is None and inbound.status < CLIENT_CLOSED_REQUEST and inbound.fault is None:
-            operation = (self.service, inbound.method, inbound.route)
-            if not tracer.wants(operation, inbound.started, seconds):
-                inbound.left_out = True
-                return
-        trace = trace or inbound.traced()
-        assert trace is not None
-        if inbound.fault is not None:
-            trace.struck = True
-        if inbound.joined:
-            trace.add(inbound.span())
+        if trace is not None:
+            if inbound.joined:
+                if inbound.fault is not None:
+                    trace.struck = True
+                trace.add(inbound.span())
+            else:  # at once: to hold on to all its spans would cost more
+                inbound.conclude()
         else:
-            trace.end(inbound.span())
+            done = tracer.done
+            done.append(inbound)
+            if len(done) >= tracer.at_once:
+                tracer.conclude()
 
     def refuse(self, problem: Problem, method: str = "unparsed", route: str = "unparsed") -> web.Response:
         """The answer to what no handler will see, with an id, counted and logged like any other."""
