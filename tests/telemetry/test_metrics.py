@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from meshlite.events import AT_ONCE, PROBES, Bus, CallCompleted
+from meshlite.events import AT_ONCE, PROBES, Bus, CallCompleted, RequestCompleted
 from meshlite.storage import Database
 from meshlite.telemetry.metrics import Metrics, Tally
 from tests.conftest import StartMesh, World
@@ -56,6 +56,18 @@ def test_what_was_told_last_is_counted_when_somebody_looks(look: str) -> None:
                     assert total == number
                 case {"orders→inventory": {"ok": count}}:
                     assert count == number
+
+
+def test_a_strangers_methods_take_no_memory() -> None:
+    """However many they make up: they are counted as one, and not among a service's tally."""
+    metrics, bus = Metrics("1"), Bus(lambda *broken: None)
+    metrics.listen(bus)
+    for number in range(1_000):
+        bus.publish(RequestCompleted("users", f"M{number}", "unmatched", 404, 1.0, "r", "external"))
+    assert metrics.tallies() == {}
+    assert not metrics._of_request
+    text, _ = metrics.exposition()
+    assert f'{REQUESTS}_count{{method="other",route="unmatched",service="users",status="4xx"}} 1000.0' in text.decode()
 
 
 async def test_probes_are_counted_and_can_be_told_apart(world: World) -> None:
