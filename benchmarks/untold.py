@@ -8,7 +8,6 @@ import sys
 from typing import Any
 
 from meshlite import cli, service
-from meshlite.events import Bus
 from meshlite.resilience import edge
 from meshlite.resilience.call import Call
 from meshlite.spans import CallSpan, Trace, Tracer
@@ -19,13 +18,10 @@ _EMPTY = ("0" * 15 + "1", "", "", 0.0, 0.0, "ok", "", "GET /")
 
 
 def _without_metrics() -> None:
-    subscribe = Bus.subscribe
+    def nothing(*_: Any) -> None:
+        return None
 
-    def others(bus: Bus, sink: Any, *kinds: Any) -> None:
-        if not isinstance(getattr(sink, "__self__", None), Metrics):
-            subscribe(bus, sink, *kinds)
-
-    Bus.subscribe = others
+    Metrics.listen = nothing
 
 
 def _without_traces() -> None:

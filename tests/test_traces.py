@@ -20,7 +20,7 @@ from meshlite.control.traces import TraceQuery, view
 from meshlite.errors import StorageError
 from meshlite.events import UNMATCHED, Bus
 from meshlite.resilience import edge
-from meshlite.spans import AT_ONCE, MAX_SPANS, AttemptSpan, CallSpan, ServerSpan, Trace
+from meshlite.spans import CONCLUDED_AT_ONCE, MAX_SPANS, AttemptSpan, CallSpan, ServerSpan, Trace
 from meshlite.telemetry import traces as rooms
 from meshlite.telemetry.traces import Traces
 from meshlite.wire.boundary import Boundary
@@ -684,18 +684,43 @@ def test_what_is_done_is_concluded_with_others_and_before_anybody_looks() -> Non
         boundary._tell(inbound)
         return inbound.trace_id
 
-    ids = [done(200) for _ in range(AT_ONCE - 1)]
-    assert len(kept.traces.done) == AT_ONCE - 1
+    first = done(200)
+    assert not kept.traces.done
+    kept.traces.due = 1.0
+    ids = [done(503) for _ in range(CONCLUDED_AT_ONCE - 1)]
+    assert len(kept.traces.done) == CONCLUDED_AT_ONCE - 1
     ids.append(done(503))
     assert not kept.traces.done
     ids.append(done(503))
-    assert kept.reasons().keys() == set(ids)
-    assert [kept.reasons()[one] for one in ids[-2:]] == ["failed", "failed"]
+    assert kept.reasons() == {first: "latest", **dict.fromkeys(ids, "failed")}
+    done(200)
+    kept.now = 1.0
+    last = done(200)
+    assert not kept.traces.done
+    assert last in kept.reasons()
     kept.traces.export = lambda trace, _: told.append(trace.trace_id)
     assert told == [done(200), done(503)]
     kept.traces.export = None
     done(200)
     assert len(told) == 2
+
+
+def test_lone_answers_are_among_the_latest_as_are_those_with_calls() -> None:
+    """Of as many of each as come, about as many are kept, although some are concluded together and some at once."""
+    kept, random = Kept(), Random(4711)
+    boundary = Boundary("s", bus=Bus(lambda *_: None), log=structlog.get_logger(), clock=lambda: kept.now)
+    lone = set[str]()
+    for _ in range(20_000):
+        kept.now += random.expovariate(200.0)
+        inbound = an_inbound(kept)
+        inbound.status = 200
+        if random.random() < 0.5:
+            lone.add(inbound.trace_id)
+        else:
+            inbound.traced()
+        boundary._tell(inbound)
+    latest = [trace_id for trace_id, why in kept.reasons().items() if why == "latest"]
+    assert 0.35 < sum(one in lone for one in latest) / len(latest) < 0.65
 
 
 def test_work_begun_before_its_request_is_concluded_belongs_to_its_trace() -> None:

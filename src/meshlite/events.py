@@ -167,8 +167,8 @@ class Bus:
         try:
             self._collector(noted)
         except Exception as error:
-            self._collected = frozenset()
-            self._on_broken_sink(self._collector, error)
+            broken, self._collector, self._collected = self._collector, _nothing, frozenset()
+            self._on_broken_sink(broken, error)
 
     def publish(self, fact: Fact) -> None:
         kind = type(fact)

@@ -17,7 +17,7 @@ MAX_SPANS = 64
 """Spans that a trace keeps; those beyond are counted."""
 MAX_UNDER_WAY = 4096
 """Attempts whose callee can still be handed the trace; those beyond begin one of their own, under the same id."""
-AT_ONCE = 64
+CONCLUDED_AT_ONCE = 64
 """Requests that are concluded together, at most."""
 LONGEST = 200
 """Characters that are kept of what a stranger may make as long as he likes."""
@@ -208,7 +208,9 @@ class Tracer:
         """The traces that a callee may join, by the `traceparent` that its caller sent; `MAX_UNDER_WAY` at most."""
         self.done: list[Done] = []
         """Requests to be concluded, `at_once` of them together: one after the other they cost less."""
-        self.at_once = AT_ONCE
+        self.at_once = CONCLUDED_AT_ONCE
+        self.due = 0.0
+        """From when on one more good answer is to be kept: the first that ends then is concluded without delay."""
 
     def conclude(self) -> None:
         """Conclude what is done."""

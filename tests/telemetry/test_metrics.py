@@ -272,3 +272,15 @@ async def test_openmetrics_is_spoken_to_who_asks_for_it(world: World) -> None:
         seen: Exposed = read(plain.body.decode())
         assert said <= {(name, labels) for name, labels in seen.samples}
         assert not [name for name, _ in seen.samples if name.endswith("_created")]
+
+
+async def test_an_order_that_is_refused_before_it_is_begun_counts_as_a_refused_call(world: World) -> None:
+    """Once, as its trace says, although nothing was asked of the edge but whether it would let it through."""
+    world.mesh.edges["orders", "inventory"].set_mode("forced_open")
+    for _ in range(3):
+        order = {"user_id": 1, "items": [{"sku": "SKU-1", "quantity": 1}]}
+        assert (await world.ask("POST", "orders", "/orders", order)).status == 503
+    seen = await scrape(world)
+    refused = {"caller": "orders", "callee": "inventory", "outcome": "circuit_open"}
+    assert seen.one(f"{CALLS}_count", **refused) == 3
+    assert world.mesh.metrics.tallies()["orders→inventory"][:3] == (3, 3, 3)

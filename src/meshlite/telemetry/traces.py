@@ -12,7 +12,7 @@ from heapq import heappush, heappushpop
 from typing import Literal
 
 from meshlite.events import UNMATCHED
-from meshlite.spans import AT_ONCE, OK, OVERLOAD, CallSpan, ServerSpan, Span, Trace, Tracer
+from meshlite.spans import CONCLUDED_AT_ONCE, OK, OVERLOAD, CallSpan, ServerSpan, Span, Trace, Tracer
 
 LATEST = 300
 REACH = 10.0
@@ -60,7 +60,6 @@ class Traces(Tracer):
         super().__init__(clock)
         self._export: Export | None = None
         self._latest: deque[Trace] = deque(maxlen=LATEST)
-        self._next = 0.0  # from when on one more good answer is to be kept
         self._rooms: dict[Room, deque[Trace]] = {
             "injected": deque(maxlen=ROOM),
             "shed": deque(maxlen=ROOM),
@@ -76,16 +75,16 @@ class Traces(Tracer):
 
     @export.setter
     def export(self, export: Export | None) -> None:
-        self._export, self.at_once = export, AT_ONCE if export is None else 1
+        self._export, self.at_once = export, CONCLUDED_AT_ONCE if export is None else 1
 
     def wants(self, operation: Operation, start: float, seconds: float) -> bool:
         end = start + seconds
-        return end >= self._next or self._is_slow(operation, seconds, end) or self._export is not None
+        return end >= self.due or self._is_slow(operation, seconds, end) or self._export is not None
 
     def _remember(self, trace: Trace, due: float) -> None:
         """Have a trace among the latest, and the next good one when that is `due`, or sooner if they reach back."""
         self._latest.append(trace)
-        self._next = min(due, self._latest[0].start + REACH) if len(self._latest) == LATEST else 0.0
+        self.due = min(due, self._latest[0].start + REACH) if len(self._latest) == LATEST else 0.0
 
     def _is_slow(self, operation: Operation, seconds: float, end: float) -> bool:
         """Whether a good trace is among the slowest of its operation, where these are kept."""
@@ -103,13 +102,13 @@ class Traces(Tracer):
                 else (root.service, root.callee, root.operation)
             )
             end = root.start + root.seconds
-            if end >= self._next:
+            if end >= self.due:
                 self._remember(trace, end + REACH / LATEST)
             if self._is_slow(operation, root.seconds, end):
                 self._slowest.setdefault(operation, _Slowest()).take(trace, root.seconds, end)
         else:
             trace.room = room
-            self._remember(trace, self._next)
+            self._remember(trace, self.due)
             self._rooms[room].append(trace)
         if self._export is not None:
             self._export(trace, (*trace.spans, root))

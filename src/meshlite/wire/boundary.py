@@ -198,7 +198,7 @@ class Boundary:
         else:
             done = tracer.done
             done.append(inbound)
-            if len(done) >= tracer.at_once:
+            if len(done) >= tracer.at_once or inbound.started + seconds >= tracer.due:
                 tracer.conclude()
 
     def refuse(self, problem: Problem, method: str = "unparsed", route: str = "unparsed") -> web.Response:
