@@ -99,9 +99,8 @@ class Edge:
         self._retries.apply(policy.retry)
         chain: list[ClientMiddlewareType] = [self._attempt]
         attempt = policy.attempt_timeout or policy.timeout or _UNGUESSED
-        self._breakers.apply(
-            policy.breaker, probe_timeout=2 * attempt
-        )  # an attempt ends before, unless all stands still
+        # an attempt ends before its probe's time, unless all stands still
+        self._breakers.apply(policy.breaker, probe_timeout=2 * attempt)
         if policy.breaker is not None:
             chain.insert(0, self._breakers.middleware)
         if policy.bulkhead is not None:
