@@ -226,6 +226,18 @@ def test_the_token_is_asked_for_and_stays_in_the_tab(meshlite: StartMeshlite, lo
     assert "s3cret" not in page.url + page.inner_text("body")
 
 
+def test_an_answer_that_comes_before_the_browser_has_painted_is_drawn(meshlite: StartMeshlite, look: Open) -> None:
+    """Of a mesh with a token there is but one answer: that it wants it."""
+    page = look(meshlite("control.token=s3cret-token"), forgiven=GONE)
+    page.add_init_script(
+        """const later = window.setTimeout;
+        window.setTimeout = (work, milliseconds = 0, ...more) => later(work, milliseconds + 2000, ...more);
+        window.requestAnimationFrame = (work) => later(work, 2000);"""
+    )
+    page.reload()
+    expect(page.get_by_label("Token")).to_be_visible()
+
+
 def test_what_the_mesh_tells_is_text(meshlite: StartMeshlite, look: Open) -> None:
     """Markup in a fault's keys is shown as it is; nothing of it is run."""
     mesh = meshlite()

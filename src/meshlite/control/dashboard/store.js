@@ -1,5 +1,5 @@
 // What the page knows, in one object, and who draws it. Everything that changes goes through `set`.
-import { useEffect, useState } from "./preact.js";
+import { useEffect, useLayoutEffect, useState } from "./preact.js";
 
 export const state = {
   run: "", // of which run of the mesh the rest is
@@ -35,7 +35,8 @@ export function set(patch) {
 
 export function useStore() {
   const [, draw] = useState();
-  useEffect(() => {
+  // As soon as it is drawn: what is set before the browser paints is to be drawn as well.
+  useLayoutEffect(() => {
     readers.add(draw);
     return () => readers.delete(draw);
   }, []);
