@@ -21,7 +21,7 @@ import pytest
 from meshlite.cli import main
 from meshlite.config import load
 from meshlite.remote import Api
-from meshlite.terminal import Paint
+from meshlite.terminal import Paint, advised
 from meshlite.views import PROGRAM, edges, faults, status
 from tests.fake_control import OPEN, POLICY, FakeControl, breaker, edge, fault, problem, service
 
@@ -126,12 +126,19 @@ def test_the_worst_breaker_speaks_for_an_edge(fake: FakeControl) -> None:
     assert len(lines[at + 2]) <= 80
 
 
+def test_a_command_to_copy_is_never_broken() -> None:
+    """Where it does not fit behind the words it has a line of its own, however long that is."""
+    command = f"/a/folder/{'x' * 60}/python -m meshlite reset"
+    assert advised("try:", "meshlite reset", "  ") == ["  try: meshlite reset"]
+    assert advised("no fault is on; try:", command, "  ") == ["  no fault is on; try:", f"    {command}"]
+
+
 def test_what_is_down_is_explained(fake: FakeControl) -> None:
     """A failed service's reason is below it, and the command that brings it back below all."""
     fake.state["services"][1] |= {"state": "failed", "reason": "OSError: the disk is full"}
     lines = status(fake.state, Paint())
     assert lines[4] == "    OSError: the disk is full"
-    assert f"  bring back what is down: {PROGRAM} service start orders" in lines
+    assert f"bring back what is down: {PROGRAM} service start orders" in unwrapped("\n".join(lines))
 
 
 def test_who_runs_but_is_not_ready_is_said(fake: FakeControl) -> None:
@@ -152,7 +159,7 @@ def test_who_runs_but_is_not_ready_is_said(fake: FakeControl) -> None:
 def test_nothing_on_is_no_empty_table(run: Run, fake: FakeControl, known: list[Any], said: str) -> None:
     """It says what to do."""
     fake.state["faults"] = known
-    assert said in run("status")[1]
+    assert said in unwrapped(run("status")[1])
     assert "fault set slow-users" in run("fault", "list")[1] or known
     assert run("fault", "clear") == (0, "no fault was on\n", "")
 
@@ -181,6 +188,11 @@ ODD: list[Any] = [
     None, "", LONG, "漢字" * 90, "é\N{COMBINING ACUTE ACCENT}" * 90, "a\nb\tc\rd", "\33[31m\33[2J\a\0", "\ud800",
     True, -1, 10**400, 1e308, float("nan"), float("inf"), [1, LONG], {"a": LONG}, "open",
 ]  # fmt: skip
+
+
+def unwrapped(text: str) -> str:
+    """How it reads, wherever its lines end: a path of the Python that runs this may be long."""
+    return " ".join(text.split())
 
 
 def columns(line: str) -> int:
@@ -406,7 +418,7 @@ def test_an_unknown_fault_is_made(run: Run, fake: FakeControl) -> None:
     assert code == 0
     body = {"service": "inventory", "kind": "delay", "seconds": 5}
     assert fake.asked == [("PATCH", "/api/faults/x", body), ("PUT", "/api/faults/x", body)]
-    assert out.splitlines()[-1] == f"it is off; switch it on: {PROGRAM} fault enable x"
+    assert unwrapped(out).endswith(f"it is off; switch it on: {PROGRAM} fault enable x")
 
 
 def test_clear_switches_off_what_is_on(run: Run, fake: FakeControl) -> None:

@@ -164,6 +164,12 @@ def wrapped(text: str, first: str, rest: str | None = None, *, width: int = WIDT
     return [part for line in lines for part in _split(line, width)]
 
 
+def advised(words: str, command: str, indent: str, *, width: int = WIDTH) -> list[str]:
+    """`words`, and a command to copy: it is never broken, and has a line of its own where both are too long for one."""
+    line = clean(f"{indent}{words} {command}")
+    return [line] if _columns(line) <= width else [*wrapped(words, indent, width=width), clean(f"{indent}  {command}")]
+
+
 def _split(line: str, width: int) -> list[str]:
     """What wide characters make too long, in pieces."""
     parts = [""]

@@ -4,6 +4,7 @@ from typing import Any
 
 from meshlite.terminal import (
     Paint,
+    advised,
     as_count,
     as_limit,
     as_ms,
@@ -59,7 +60,7 @@ def status(answer: Json, paint: Paint) -> list[str]:
         rows = [[f.get("name"), _deed(f), as_count(f.get("hits")), as_seconds(f.get("remaining"))] for f in on]
         heads, notes = ["name", "what it does", ">hits", ">left"], [_narrowed(f, paint) for f in on]
         return lines + table(heads, rows, paint, notes=notes, indent="  ", spare=["hits"])
-    return [*lines, *wrapped(_no_fault(faults), "  ", width=paint.width)]
+    return [*lines, *_no_fault(faults, paint)]
 
 
 def _config(config: Json, paint: Paint) -> list[str]:
@@ -76,12 +77,12 @@ def _config(config: Json, paint: Paint) -> list[str]:
     return [paint("config", "title"), *lines, ""] if lines else []
 
 
-def _no_fault(faults: list[Json]) -> str:
+def _no_fault(faults: list[Json], paint: Paint) -> list[str]:
     names = [str(fault.get("name")) for fault in faults]
     if not names:
-        return f"no fault is known; try: {PROGRAM} {_EXAMPLE}"
+        return advised("no fault is known; try:", f"{PROGRAM} {_EXAMPLE}", "  ", width=paint.width)
     name = "slow-inventory" if "slow-inventory" in names else names[0]
-    return f"no fault is on; try: {PROGRAM} fault enable {name}"
+    return advised("no fault is on; try:", f"{PROGRAM} fault enable {name}", "  ", width=paint.width)
 
 
 _EXAMPLE = "fault set slow-users service=users kind=delay seconds=2 enabled=true"
@@ -104,9 +105,8 @@ def _services(services: list[Json], paint: Paint, indent: str) -> list[str]:
     lines = table(heads, rows, paint, notes=notes, indent=indent, spare=["url", "in flight"])
     down = [str(service.get("name")) for service in services if service.get("state") in ("stopped", "failed")]
     if down:
-        lines += wrapped(
-            f"bring back what is down: {PROGRAM} service start {' '.join(down)}", indent, width=paint.width
-        )
+        start = f"{PROGRAM} service start {' '.join(down)}"
+        lines += advised("bring back what is down:", start, indent, width=paint.width)
     return lines if services else [f"{indent}no service is mounted"]
 
 
@@ -221,7 +221,7 @@ def faults(answer: Json, paint: Paint) -> list[str]:
     """A line for each fault, and what narrows it below."""
     faults = objects(answer["faults"])
     if not faults:
-        return wrapped(f"there is no fault; make one: {PROGRAM} {_EXAMPLE}", "", width=paint.width)
+        return advised("there is no fault; make one:", f"{PROGRAM} {_EXAMPLE}", "", width=paint.width)
     rows = [
         [
             fault.get("name"),
@@ -242,7 +242,7 @@ def fault(answer: Json, paint: Paint) -> list[str]:
     lines = faults({"faults": [answer]}, paint)
     if answer.get("enabled") is False:
         on = f"{PROGRAM} fault enable {as_text(answer.get('name'))}"
-        lines += wrapped(f"it is off; switch it on: {on}", "", width=paint.width)
+        lines += advised("it is off; switch it on:", on, "", width=paint.width)
     return lines
 
 
