@@ -226,11 +226,6 @@ def quantile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("nan")
 
 
-def quartiles(values: Sequence[float], digits: int = 3) -> str:
-    """The median, and between what half of all values are."""
-    return f"{median(values):.{digits}f} ({quantile(values, 0.25):.{digits}f} to {quantile(values, 0.75):.{digits}f})"
-
-
 def spread(values: Sequence[float], digits: int = 2) -> str:
     """The median, and the least and the greatest of all rounds."""
     return f"{median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"

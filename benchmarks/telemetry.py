@@ -3,14 +3,15 @@
 Claim: what is counted and kept of every request costs at most 5 % of the throughput, of `GET /users/1` (one span) as of
 `GET /orders?user_id=1` (a call, two services).
 
-    python benchmarks/telemetry.py [--starts 8] [--pairs 60] [--before FOLDER]
+    python benchmarks/telemetry.py [--starts 40] [--pairs 20] [--before FOLDER]
 
 The meshes run side by side on one CPU, all but one of them idle; a client on another asks them in turn, in bursts of a
-twentieth of a second (32 connections), each first in every other turn. The ratio is the median of all pairs of bursts:
-a pair has one pace of the machine, whose speed drifts from second to second by more than what is measured. All begins
-anew several times: where a process happens to lie in memory makes it faster or slower by 2 %, for as long as it lives.
-With `--before`, the `src` of another checkout is asked in turn, too. Prints markdown tables. The memory is that of a
-mesh's traces in this process, filled first with orders as they are, then with the largest traces that there can be.
+twentieth of a second (32 connections), each first in every other turn. A start's ratio is the median of its pairs of
+bursts: a pair has one pace of the machine, whose speed drifts from second to second by more than what is measured. All
+begins anew many times, for where a process happens to lie in memory makes it faster or slower by 2 to 4 %, for as long
+as it lives: the ratio is the mean of all starts, with its standard error. With `--before`, the `src` of another
+checkout is asked in turn, too. Prints markdown tables. The memory is that of a mesh's traces in this process, filled
+first with orders as they are, then with the largest traces that there can be.
 """
 
 import argparse
@@ -21,8 +22,9 @@ import tracemalloc
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from statistics import fmean, stdev
 
-from harness import CHAIN, USER, Burst, Server, folder, median, meshlite, on_cpu, quartiles, table
+from harness import CHAIN, USER, Burst, Server, folder, median, meshlite, on_cpu, spread, table
 
 from meshlite import spans
 from meshlite.telemetry import traces
@@ -31,31 +33,42 @@ CONNECTIONS = 32
 ASKED = (("users", USER, 16), ("orders", CHAIN, 4))
 """Service, path, and how often each connection asks in one burst."""
 ROOMS = (("f", "ok", "ok"), (None, "overloaded", "ok"), (None, "http_503", "ok"), (None, "ok", "timeout"))
+Bursts = dict[str, list[float]]
+"""The seconds of each burst, by the name of the mesh that was asked."""
 _BEFORE = "import sys; sys.path.insert(0, {src!r}); from meshlite.cli import main; sys.exit(main())"
 
 
 def throughput(programs: dict[str, tuple[str, ...]], starts: int, pairs: int) -> str:
     """The table of the two GETs; `programs`, what Python is to run, by name, as shipped the first."""
-    asked = {path: {name: list[float]() for name in programs} for _, path, _ in ASKED}
+    asked: dict[str, list[Bursts]] = {path: [] for _, path, _ in ASKED}
     for start in range(starts):
         with ExitStack() as stack:
             order = list(programs)[:: -1 if start % 2 else 1]
             meshes = {name: stack.enter_context(_started(programs[name])) for name in order}
             for service, path, times in ASKED:
-                _measure({name: mesh.url(service, path) for name, mesh in meshes.items()}, times, pairs, asked[path])
+                urls = {name: mesh.url(service, path) for name, mesh in meshes.items()}
+                asked[path].append(_measure(urls, times, pairs))
+    shipped, *others = programs
     rows = []
     for _, path, times in ASKED:
-        taken = asked[path]
-        shipped, *others = taken
-        row = [f"`GET {path}`", f"{CONNECTIONS * times / median(taken[shipped]):,.0f}"]
+        row = [f"`GET {path}`", _rate(asked[path], shipped, times)]
         for name in others:
-            ratios = [other / ours for ours, other in zip(taken[shipped], taken[name], strict=True)]
-            row += [f"{CONNECTIONS * times / median(taken[name]):,.0f}", f"**{quartiles(ratios)}**"]
+            ratios = [
+                median([other / ours for ours, other in zip(bursts[shipped], bursts[name], strict=True)])
+                for bursts in asked[path]
+            ]
+            error = stdev(ratios) / len(ratios) ** 0.5
+            row += [_rate(asked[path], name, times), f"**{fmean(ratios):.3f}** ± {error:.3f} ({spread(ratios, 3)})"]
         rows.append(row)
     head = ["32 connections", "as shipped/s"]
     for name in others:
-        head += [f"{name}/s", f"shipped / {name} (half of all pairs)"]
+        head += [f"{name}/s", f"shipped / {name}: mean ± its error (median, least to greatest of {starts} starts)"]
     return table(head, rows)
+
+
+def _rate(asked: list[Bursts], name: str, times: int) -> str:
+    """Answers a second, in the median of all bursts."""
+    return f"{CONNECTIONS * times / median([seconds for bursts in asked for seconds in bursts[name]]):,.0f}"
 
 
 @contextmanager
@@ -65,9 +78,9 @@ def _started(program: tuple[str, ...]) -> Iterator[Server]:
         yield mesh
 
 
-def _measure(urls: dict[str, str], times: int, pairs: int, taken: dict[str, list[float]]) -> None:
-    """Add to `taken`, by name, the seconds of each burst."""
+def _measure(urls: dict[str, str], times: int, pairs: int) -> Bursts:
     bursts = {name: Burst(url, CONNECTIONS) for name, url in urls.items()}
+    taken: Bursts = {name: [] for name in urls}
     for burst in bursts.values():
         burst.seconds(20 * times)
     for number in range(pairs):
@@ -75,6 +88,7 @@ def _measure(urls: dict[str, str], times: int, pairs: int, taken: dict[str, list
             taken[name].append(bursts[name].seconds(times))
     for burst in bursts.values():
         burst.close()
+    return taken
 
 
 def memory() -> str:
@@ -149,10 +163,12 @@ def _trace(
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--starts", type=int, default=8, help="how often all meshes are started")
-    options.add_argument("--pairs", type=int, default=60, help="how often each of them is asked")
+    options.add_argument("--starts", type=int, default=40, help="how often all meshes are started")
+    options.add_argument("--pairs", type=int, default=20, help="how often each of them is asked")
     options.add_argument("--before", type=Path, help="another checkout's folder `src`")
     given = options.parse_args()
+    if given.starts < 2:
+        options.error("--starts: two at the least, or nothing can be said of how far off they are")
     print(memory(), end="\n\n", flush=True)
     os.sched_setaffinity(0, {1})
     programs = {"shipped": ("-m", "meshlite"), "without": (str(Path(__file__).with_name("untold.py")),)}

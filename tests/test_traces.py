@@ -20,7 +20,7 @@ from meshlite.control.traces import TraceQuery, view
 from meshlite.errors import StorageError
 from meshlite.events import UNMATCHED, Bus
 from meshlite.resilience import edge
-from meshlite.spans import CONCLUDED_AT_ONCE, MAX_SPANS, AttemptSpan, CallSpan, ServerSpan, Trace
+from meshlite.spans import MAX_SPANS, AttemptSpan, CallSpan, ServerSpan, Trace
 from meshlite.telemetry import traces as rooms
 from meshlite.telemetry.traces import Traces
 from meshlite.wire.boundary import Boundary
@@ -673,40 +673,56 @@ def test_what_fails_after_an_answer_that_nobody_wanted_is_kept() -> None:
     assert (trace.root.outcome, kept.reasons()) == ("ok", {trace.trace_id: "failed"})
 
 
-def test_what_is_done_is_concluded_with_others_and_before_anybody_looks() -> None:
-    """Requests without a span but their own, many at a time; what looks sees them all, and an exporter each at once."""
+def test_a_lone_answer_is_judged_when_it_has_gone() -> None:
+    """Good ones that nobody wants leave nothing, bad ones a trace each; who exports hears of all of them."""
     kept, told = Kept(), list[str]()
     boundary = Boundary("s", bus=Bus(lambda *_: None), log=structlog.get_logger(), clock=lambda: kept.now)
 
-    def done(status: int) -> str:
+    def done(status: int, fault: str | None = None) -> propagation.Inbound:
         inbound = an_inbound(kept)
-        inbound.status = status
+        inbound.status, inbound.fault = status, fault
         boundary._tell(inbound)
-        return inbound.trace_id
+        return inbound
 
-    first = done(200)
-    assert not kept.traces.done
-    kept.traces.due = 1.0
-    ids = [done(503) for _ in range(CONCLUDED_AT_ONCE - 1)]
-    assert len(kept.traces.done) == CONCLUDED_AT_ONCE - 1
-    ids.append(done(503))
-    assert not kept.traces.done
-    ids.append(done(503))
-    assert kept.reasons() == {first: "latest", **dict.fromkeys(ids, "failed")}
-    done(200)
-    kept.now = 1.0
-    last = done(200)
-    assert not kept.traces.done
-    assert last in kept.reasons()
+    latest = [done(200).trace_id for _ in range(rooms.LATEST)]
+    assert kept.reasons() == dict.fromkeys(latest, "latest")
+    left_out, failed, struck = done(200), done(503), done(200, "f")
+    assert (left_out.left_out, left_out.trace) == (True, None)
+    reasons = kept.reasons()
+    assert left_out.trace_id not in reasons
+    assert (reasons[failed.trace_id], reasons[struck.trace_id]) == ("failed", "injected")
     kept.traces.export = lambda trace, _: told.append(trace.trace_id)
-    assert told == [done(200), done(503)]
-    kept.traces.export = None
-    done(200)
-    assert len(told) == 2
+    assert [done(200).trace_id, done(503).trace_id] == told
+
+
+def test_an_answer_that_calls_others_is_judged_as_a_lone_one_is() -> None:
+    """Where all went well and nobody wants it, its spans are let go; what fails of it later brings them back."""
+    kept = Kept()
+    boundary = Boundary("s", bus=Bus(lambda *_: None), log=structlog.get_logger(), clock=lambda: kept.now)
+
+    def done(outcome: str) -> Trace:
+        inbound = an_inbound(kept)
+        trace = inbound.traced()
+        assert trace is not None
+        trace.add(CallSpan("1" * 16, inbound.span_id, "s", 0.0, 0.0, outcome, "c", "GET /"))
+        inbound.status = 200
+        boundary._tell(inbound)
+        assert trace.root is not None
+        return trace
+
+    for _ in range(rooms.LATEST):
+        done("ok")
+    left_out, flawed = done("ok"), done("timeout")
+    assert left_out.trace_id not in kept.reasons()
+    assert kept.reasons()[flawed.trace_id] == "failed"
+    left_out.add(AttemptSpan("2" * 16, "1" * 16, "s", 0.1, 0.0, "timeout", "c", "GET /"))
+    assert kept.reasons()[left_out.trace_id] == "failed"
+    assert len(left_out.spans) == 2
+    assert time.time() - left_out.wall < 60
 
 
 def test_lone_answers_are_among_the_latest_as_are_those_with_calls() -> None:
-    """Of as many of each as come, about as many are kept, although some are concluded together and some at once."""
+    """Of as many of each as come, about as many are kept."""
     kept, random = Kept(), Random(4711)
     boundary = Boundary("s", bus=Bus(lambda *_: None), log=structlog.get_logger(), clock=lambda: kept.now)
     lone = set[str]()
@@ -721,19 +737,6 @@ def test_lone_answers_are_among_the_latest_as_are_those_with_calls() -> None:
         boundary._tell(inbound)
     latest = [trace_id for trace_id, why in kept.reasons().items() if why == "latest"]
     assert 0.35 < sum(one in lone for one in latest) / len(latest) < 0.65
-
-
-def test_work_begun_before_its_request_is_concluded_belongs_to_its_trace() -> None:
-    """Although the answer has gone: with the span of the request as its root, once that is concluded."""
-    kept = Kept()
-    inbound = an_inbound(kept)
-    inbound.status = 200
-    kept.traces.done.append(inbound)
-    trace = inbound.traced()
-    assert trace is not None
-    trace.add(AttemptSpan("1" * 16, inbound.span_id, "s", 0.1, 0.0, "timeout", "c", "GET /"))
-    assert kept.reasons() == {trace.trace_id: "failed"}
-    assert trace.root is not None and trace.root.span_id == inbound.span_id
 
 
 def test_a_flood_of_refusals_pushes_out_no_failure() -> None:
@@ -753,7 +756,7 @@ def test_a_strangers_routes_are_not_kept_as_slow() -> None:
         kept.add(route=f"/{number}")
     kept.now += 0.001
     for route in (UNMATCHED, "/other"):
-        assert not kept.traces.wants(("s", "GET", route), kept.now - 0.001, 0.0001)
+        assert not kept.traces.wants(("s", "GET", route), 0.0001, kept.now)
 
 
 def test_what_is_not_wanted_would_not_have_been_kept() -> None:
@@ -766,7 +769,7 @@ def test_what_is_not_wanted_would_not_have_been_kept() -> None:
         for kept in (every, wanted):
             kept.now += gap
         every.add(seconds, route=route)
-        if wanted.traces.wants(("s", "GET", route), wanted.now, seconds):
+        if wanted.traces.wants(("s", "GET", route), seconds, wanted.now + seconds):
             wanted.add(seconds, route=route)
         else:
             wanted.number += 1
@@ -774,7 +777,7 @@ def test_what_is_not_wanted_would_not_have_been_kept() -> None:
     assert wanted.reasons() == every.reasons()
     assert left_out > 3_000
     wanted.traces.export = lambda *_: None
-    assert wanted.traces.wants(("s", "GET", "/b"), wanted.now, 0.0)
+    assert wanted.traces.wants(("s", "GET", "/b"), 0.0, wanted.now)
 
 
 def test_the_slowest_of_each_operation_are_kept_and_go_with_their_time() -> None:

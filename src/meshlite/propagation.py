@@ -104,14 +104,20 @@ class Inbound(Struct):
         return self.trace
 
     def conclude(self) -> None:
-        """It was the first in this mesh: end its trace, or have none if all is well and nobody wants it."""
-        tracer = self.tracer
+        """It was the first in this mesh: end its trace, or leave it out if all is well and nobody wants it."""
+        trace, tracer = self.trace, self.tracer
         assert tracer is not None
-        if self.trace is None and self.status < CLIENT_CLOSED_REQUEST and self.fault is None:
-            operation = (self.service, self.method, self.route)
-            if not tracer.wants(operation, self.started, self.seconds):
+        if (
+            self.status < CLIENT_CLOSED_REQUEST
+            and self.fault is None
+            and (trace is None or not (trace.flawed or trace.struck))
+            and not tracer.wants((self.service, self.method, self.route), self.seconds, self.started + self.seconds)
+        ):
+            if trace is None:
                 self.left_out = True
-                return
+            else:
+                trace.root = self.span()
+            return
         trace = self.traced()
         assert trace is not None
         if self.fault is not None:

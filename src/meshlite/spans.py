@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Callable
 from random import Random
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 from msgspec import Struct
 
@@ -17,8 +17,6 @@ MAX_SPANS = 64
 """Spans that a trace keeps; those beyond are counted."""
 MAX_UNDER_WAY = 4096
 """Attempts whose callee can still be handed the trace; those beyond begin one of their own, under the same id."""
-CONCLUDED_AT_ONCE = 64
-"""Requests that are concluded together, at most."""
 LONGEST = 200
 """Characters that are kept of what a stranger may make as long as he likes."""
 OK = "ok"
@@ -151,8 +149,8 @@ class StorageSpan(Span, gc=False):
 class Trace(Struct):
     """The spans of one request, in the order of their ends.
 
-    `root` is its first span, once that has ended; from then on `wall` is when `start` was, in seconds since 1970.
-    Whatever ends later is added all the same.
+    `root` is its first span, once that has ended. Whatever ends later is added all the same. `wall` is when `start`
+    was, in seconds since 1970, once somebody may look.
     """
 
     tracer: "Tracer"
@@ -180,23 +178,21 @@ class Trace(Struct):
             return
         self.spans.append(span)
         if self.root is not None:
+            self._date()
             self.tracer.late(self, span)
 
     def end(self, root: ServerSpan | CallSpan) -> None:
         """Its first span has ended."""
-        self.root, self.wall = root, time.time() - (self.tracer.clock() - self.start)
+        self.root = root
+        self._date()
         self.tracer.ended(self, root)
+
+    def _date(self) -> None:
+        self.wall = self.wall or time.time() - (self.tracer.clock() - self.start)
 
     def traceparent(self, span_id: str) -> str:
         """What the span of that id sends along."""
         return f"00-{self.trace_id}-{span_id}-{'01' if self.sampled else '00'}"
-
-
-class Done(Protocol):
-    """A request whose work has ended."""
-
-    def conclude(self) -> None:
-        """End its trace, if that is of use."""
 
 
 class Tracer:
@@ -206,20 +202,9 @@ class Tracer:
         self.clock = clock
         self.under_way: dict[str, Trace] = {}
         """The traces that a callee may join, by the `traceparent` that its caller sent; `MAX_UNDER_WAY` at most."""
-        self.done: list[Done] = []
-        """Requests to be concluded, `at_once` of them together: one after the other they cost less."""
-        self.at_once = CONCLUDED_AT_ONCE
-        self.due = 0.0
-        """From when on one more good answer is to be kept: the first that ends then is concluded without delay."""
 
-    def conclude(self) -> None:
-        """Conclude what is done."""
-        done, self.done = self.done, []
-        for request in done:
-            request.conclude()
-
-    def wants(self, operation: tuple[str, str, str], start: float, seconds: float) -> bool:
-        """Whether a trace of a server's span alone, which ended well, is of use; else `ended` need not hear of it."""
+    def wants(self, operation: tuple[str, str, str], seconds: float, end: float) -> bool:
+        """Whether a trace in which all went well is of use; else `ended` need not hear of it."""
         return True
 
     def ended(self, trace: Trace, root: ServerSpan | CallSpan) -> None:

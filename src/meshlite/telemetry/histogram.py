@@ -34,12 +34,6 @@ class Child:
         self.counts[bisect_left(self._bounds, value)] += 1
         self.total += value
 
-    def observe_all(self, values: Sequence[float]) -> None:
-        counts, bounds = self.counts, self._bounds
-        for value in values:
-            counts[bisect_left(bounds, value)] += 1
-        self.total += sum(values)
-
 
 class Histogram(Collector):
     """A histogram with labels: of numbers within `bounds`, or else of seconds, then counted in eighths of a bucket."""

@@ -5,6 +5,7 @@ looked up when Prometheus asks.
 `docs/metrics.md` lists them all.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable
 from operator import add
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from meshlite.events import PROBES, BreakerMoved, Bus, CallCompleted, Fact, RequestCompleted
 from meshlite.resilience.edge import Edge
 from meshlite.resilience.facts import State
-from meshlite.telemetry.histogram import Child, Counts, Histogram
+from meshlite.telemetry.histogram import FINE, Child, Counts, Histogram
 from meshlite.telemetry.live import Live, Load
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -115,42 +116,43 @@ class Metrics:
         self._flush = bus.flush
 
     def _count(self, facts: list[Fact]) -> None:
-        requests: dict[tuple[str, str, str, int], list[float]] = {}
+        """In one piece, `Child.observe` included: every request and every call comes through here."""
+        requests, calls = self._of_request, self._of_call
+        attempts, retries = self._attempts.values, self._retries.values
         for fact in facts:
-            if isinstance(fact, RequestCompleted):
-                requests.setdefault((fact.service, fact.route, fact.method, fact.status // 100), []).append(fact.ms)
+            if type(fact) is RequestCompleted:  # `isinstance` costs much more where it is none
+                request = (fact.service, fact.route, fact.method, fact.status // 100)
+                child, seconds = requests.get(request) or self._new_child(request), fact.ms / 1000
                 if fact.fault is not None:
                     for name in fact.fault.split(","):
                         self._injected.values[fact.service, name] += 1
-            elif isinstance(fact, CallCompleted):
-                self._call(fact)
-        for key, many in requests.items():
-            self._child(key).observe_all([ms / 1000 for ms in many])
+            elif type(fact) is CallCompleted:
+                call = (fact.caller, fact.callee, fact.outcome)
+                (child, edge), seconds = calls.get(call) or self._new_call(call), fact.seconds
+                attempts[edge] += fact.attempts
+                if fact.attempts > 1:
+                    retries[edge] += fact.attempts - 1
+            else:
+                continue
+            child.counts[bisect_left(FINE, seconds)] += 1
+            child.total += seconds
 
     def _move(self, fact: BreakerMoved) -> None:
         self._moves.values[fact.caller, fact.callee, fact.new] += 1
 
-    def _child(self, key: tuple[str, str, str, int]) -> Child:
+    def _new_child(self, key: tuple[str, str, str, int]) -> Child:
         """What counts the requests of a service, route, method and first digit of the status."""
-        child = self._of_request.get(key)
-        if child is None:
-            service, route, method, kind = key
-            known = method in _METHODS
-            child = self._requests.labels(service, route, method if known else "other", f"{kind}xx")
-            if known:
-                self._of_request[key] = child
+        service, route, method, kind = key
+        known = method in _METHODS
+        child = self._requests.labels(service, route, method if known else "other", f"{kind}xx")
+        if known:
+            self._of_request[key] = child
         return child
 
-    def _call(self, fact: CallCompleted) -> None:
-        key = (fact.caller, fact.callee, fact.outcome)
-        kept = self._of_call.get(key)
-        if kept is None:
-            kept = self._of_call[key] = (self._calls.labels(*key), (fact.caller, fact.callee))
-        child, edge = kept
-        child.observe(fact.seconds)
-        self._attempts.values[edge] += fact.attempts
-        if fact.attempts > 1:
-            self._retries.values[edge] += fact.attempts - 1
+    def _new_call(self, key: tuple[str, str, str]) -> tuple[Child, tuple[str, str]]:
+        """What counts the calls of a caller, callee and outcome, and those two: an edge."""
+        kept = self._of_call[key] = (self._calls.labels(*key), key[:2])
+        return kept
 
     def tallies(self) -> dict[str, Tally]:
         """By service, and by edge as "caller→callee"; probes left out."""

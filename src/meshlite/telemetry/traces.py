@@ -12,7 +12,7 @@ from heapq import heappush, heappushpop
 from typing import Literal
 
 from meshlite.events import UNMATCHED
-from meshlite.spans import CONCLUDED_AT_ONCE, OK, OVERLOAD, CallSpan, ServerSpan, Span, Trace, Tracer
+from meshlite.spans import OK, OVERLOAD, CallSpan, ServerSpan, Span, Trace, Tracer
 
 LATEST = 300
 REACH = 10.0
@@ -58,7 +58,10 @@ class Traces(Tracer):
 
     def __init__(self, clock: Callable[[], float]) -> None:
         super().__init__(clock)
-        self._export: Export | None = None
+        self.export: Export | None = None
+        """What is told, where it is set, of every span that a trace keeps: once, and at once."""
+        self._due = 0.0
+        """From when on one more good answer is to be among the latest."""
         self._latest: deque[Trace] = deque(maxlen=LATEST)
         self._rooms: dict[Room, deque[Trace]] = {
             "injected": deque(maxlen=ROOM),
@@ -68,30 +71,19 @@ class Traces(Tracer):
         }
         self._slowest: dict[Operation, _Slowest] = {}
 
-    @property
-    def export(self) -> Export | None:
-        """What is told, where it is set, of every span that a trace keeps: once, and at once."""
-        return self._export
+    def wants(self, operation: Operation, seconds: float, end: float) -> bool:
+        slowest = self._slowest.get(operation)
+        slow = self._has_room(operation) if slowest is None else seconds > slowest.least or end >= slowest.until
+        return slow or end >= self._due or self.export is not None
 
-    @export.setter
-    def export(self, export: Export | None) -> None:
-        self._export, self.at_once = export, CONCLUDED_AT_ONCE if export is None else 1
-
-    def wants(self, operation: Operation, start: float, seconds: float) -> bool:
-        end = start + seconds
-        return end >= self.due or self._is_slow(operation, seconds, end) or self._export is not None
+    def _has_room(self, operation: Operation) -> bool:
+        """Whether the slowest of one more operation may be kept."""
+        return len(self._slowest) < OPERATIONS and operation[2] != UNMATCHED  # a stranger's words are no operation
 
     def _remember(self, trace: Trace, due: float) -> None:
         """Have a trace among the latest, and the next good one when that is `due`, or sooner if they reach back."""
         self._latest.append(trace)
-        self.due = min(due, self._latest[0].start + REACH) if len(self._latest) == LATEST else 0.0
-
-    def _is_slow(self, operation: Operation, seconds: float, end: float) -> bool:
-        """Whether a good trace is among the slowest of its operation, where these are kept."""
-        slowest = self._slowest.get(operation)
-        if slowest is None:
-            return len(self._slowest) < OPERATIONS and operation[2] != UNMATCHED  # a stranger's words are no operation
-        return seconds > slowest.least or end >= slowest.until
+        self._due = min(due, self._latest[0].start + REACH) if len(self._latest) == LATEST else 0.0
 
     def ended(self, trace: Trace, root: ServerSpan | CallSpan) -> None:
         room = _room(trace, root)
@@ -102,27 +94,28 @@ class Traces(Tracer):
                 else (root.service, root.callee, root.operation)
             )
             end = root.start + root.seconds
-            if end >= self.due:
+            if end >= self._due:
                 self._remember(trace, end + REACH / LATEST)
-            if self._is_slow(operation, root.seconds, end):
-                self._slowest.setdefault(operation, _Slowest()).take(trace, root.seconds, end)
+            if operation not in self._slowest and self._has_room(operation):
+                self._slowest[operation] = _Slowest()
+            if (slowest := self._slowest.get(operation)) is not None:
+                slowest.take(trace, root.seconds, end)
         else:
             trace.room = room
-            self._remember(trace, self.due)
+            self._remember(trace, self._due)
             self._rooms[room].append(trace)
-        if self._export is not None:
-            self._export(trace, (*trace.spans, root))
+        if self.export is not None:
+            self.export(trace, (*trace.spans, root))
 
     def late(self, trace: Trace, span: Span) -> None:
         if trace.root is not None and (room := _room(trace, trace.root)) is not None and room != trace.room:
             trace.room = room
             self._rooms[room].append(trace)
-        if self._export is not None:
-            self._export(trace, (span,))
+        if self.export is not None:
+            self.export(trace, (span,))
 
     def kept(self) -> Iterator[tuple[Trace, Kept]]:
         """Every trace that is kept, once, in no order, and what for: "latest" where nothing else is to be said."""
-        self.conclude()
         slowest = [trace for operation in self._slowest.values() for trace in operation.traces()]
         seen: set[int] = set()
         kept: Kept = "latest"
@@ -152,10 +145,12 @@ class _Slowest:
         self._before: list[tuple[float, int, Trace]] = []
 
     def take(self, trace: Trace, seconds: float, now: float) -> None:
-        """Take in a trace that is slow enough, or the first one of a new spell."""
+        """Take in a trace, if it is slow enough or the first one of a new spell."""
         if now >= self.until:
             self._before = self._now if now < self.until + SPELL else []
             self._now, self.until = [], now + SPELL
+        elif seconds <= self.least:
+            return
         self._number += 1
         entry = (seconds, self._number, trace)  # the number, lest two traces be compared
         if len(self._now) < SLOWEST:

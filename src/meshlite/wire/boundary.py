@@ -185,21 +185,13 @@ class Boundary:
                 inbound.shed,
             )
         )
-        if tracer is None:
-            return
         trace = inbound.trace
-        if trace is not None:
-            if inbound.joined:
-                if inbound.fault is not None:
-                    trace.struck = True
-                trace.add(inbound.span())
-            else:  # at once: to hold on to all its spans would cost more
-                inbound.conclude()
-        else:
-            done = tracer.done
-            done.append(inbound)
-            if len(done) >= tracer.at_once or inbound.started + seconds >= tracer.due:
-                tracer.conclude()
+        if trace is not None and inbound.joined:
+            if inbound.fault is not None:
+                trace.struck = True
+            trace.add(inbound.span())
+        elif tracer is not None:
+            inbound.conclude()
 
     def refuse(self, problem: Problem, method: str = "unparsed", route: str = "unparsed") -> web.Response:
         """The answer to what no handler will see, with an id, counted and logged like any other."""
