@@ -83,11 +83,9 @@ async def taken_meanwhile(edge: Edge, callee: Callee) -> "asyncio.Task[Any]":
 
 
 async def spent(edge: Edge, callee: Callee) -> None:
-    """Forty retries in this second already: more than the floor of ten seconds allows."""
-    budget = edge._retries.budget
-    ratio, budget.ratio = budget.ratio, None
-    assert all(budget.withdraw() for _ in range(40))
-    budget.ratio = ratio
+    """As many retries as there may be, just now."""
+    while edge._retries.budget.withdraw():
+        pass
 
 
 async def occupied_and_shut(edge: Edge, callee: Callee) -> "asyncio.Task[Any]":
@@ -243,7 +241,7 @@ async def ask(edge: Edge, case: Case) -> BaseException | None:
 
 
 def withdrawn(edge: Edge) -> int:
-    return sum(edge._retries.budget._retries)
+    return edge._retries.budget.retries
 
 
 def counted(edge: Edge) -> tuple[int, int, int]:

@@ -52,8 +52,8 @@ class EdgeBreakers:
                 self._tell(BreakerMoved(key, state, State.CLOSED, reason, self._clock(), None))
         if policy is None:
             self.mode = "auto"
-        elif self.mode != "auto":
-            self.set_mode(self.mode)
+        elif not self._per_route:
+            _ = self.middleware.breakers[EDGE]  # there, and in the mode set by hand, before the first call
 
     def _registry(self, policy: BreakerPolicy) -> BreakerRegistry:
         def heard(event: BreakerMoved) -> None:
@@ -115,8 +115,6 @@ class EdgeBreakers:
         if self._policy is None:
             raise ValueError(f"there is no breaker to be set to {mode}: the policy switches it off")
         self.mode = mode
-        if not self._per_route:
-            self.middleware.breakers[EDGE].set_mode(mode)
         for breaker in self.middleware.breakers:
             breaker.set_mode(mode)
 

@@ -12,21 +12,25 @@ class RetryBudget:
     """Retries are at most `ratio` of the requests of the last 10 s, plus 3 a second; None: they are only counted.
 
     `ratio` may change at any time; what was counted stays. The idea is Finagle's RetryBudget, which Linkerd and Envoy
-    have too.
+    have too; theirs can save up the floor of ten seconds and spend it at once, which a short outage would feel as half
+    as many requests again. Here a second's floor is all that can be saved.
     """
 
     def __init__(self, ratio: float | None, clock: Callable[[], float]) -> None:
         self.ratio = ratio
         self._clock = clock
         self._requests = [0] * WINDOW
-        self._retries = [0] * WINDOW
-        self._second = int(clock())
+        self._shared = [0] * WINDOW  # retries within the ratio
+        self._extra = [0] * WINDOW  # retries out of the floor
+        self._floor = float(FLOOR)  # those that are left of it
+        self._filled = clock()
+        self._second = int(self._filled)
 
     def _turn(self) -> int:
         second = int(self._clock())
         if second != self._second:
             for gone in range(max(self._second + 1, second - WINDOW + 1), second + 1):
-                self._requests[gone % WINDOW] = self._retries[gone % WINDOW] = 0
+                self._requests[gone % WINDOW] = self._shared[gone % WINDOW] = self._extra[gone % WINDOW] = 0
             self._second = second
         return second % WINDOW
 
@@ -37,14 +41,26 @@ class RetryBudget:
     def withdraw(self) -> bool:
         """Take one retry; False where the budget is spent."""
         bucket = self._turn()
-        if self.ratio is not None and sum(self._retries) >= self.ratio * sum(self._requests) + FLOOR * WINDOW:
+        if self.ratio is None or sum(self._shared) + 1 <= self.ratio * sum(self._requests):
+            self._shared[bucket] += 1
+            return True
+        now = self._clock()
+        passed, self._filled = max(now - self._filled, 0.0), now  # a clock that goes back costs nothing
+        self._floor = min(FLOOR, self._floor + passed * FLOOR)
+        if self._floor < 1:
             return False
-        self._retries[bucket] += 1
+        self._floor -= 1
+        self._extra[bucket] += 1
         return True
+
+    @property
+    def retries(self) -> int:
+        """Those of the last 10 s."""
+        self._turn()
+        return sum(self._shared) + sum(self._extra)
 
     @property
     def amplification(self) -> float:
         """1 and the retries per request, over the last 10 s."""
-        self._turn()
-        requests = sum(self._requests)
-        return 1.0 + sum(self._retries) / requests if requests else 1.0
+        retries, requests = self.retries, sum(self._requests)
+        return 1.0 + retries / requests if requests else 1.0
