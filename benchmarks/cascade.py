@@ -42,15 +42,9 @@ service = "inventory"
 kind = "delay"
 seconds = 5.0
 """
-NO_BREAKER = ("policy.breaker=false", "edges.orders.inventory.breaker=false", "edges.orders.users.breaker=false")
-_INNER = [
-    f"edges.orders.{callee}.{what}=false"
-    for callee in ("inventory", "users")
-    for what in ("timeout", "attempt_timeout")
-]
+NO_BREAKER = ("policy.breaker=false",)
 NAIVE = (
     *NO_BREAKER,
-    *_INNER,
     *(f"policy.{rule}=false" for rule in ("timeout", "attempt_timeout", "retry", "bulkhead", "admission")),
 )
 RUNS = (

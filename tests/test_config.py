@@ -58,6 +58,38 @@ def test_the_file_overrides_the_defaults_and_set_overrides_the_file(tmp_path: Pa
     assert (edge.timeout, edge.attempt_timeout, edge.retry and edge.retry.attempts) == (0.3, 0.25, 4)
 
 
+TIMEOUT, EDGE = "[policy]\ntimeout = 3.0\n", "[edges.orders.inventory]\ntimeout = 0.7\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "flags", "timeout"),
+    [
+        ("", [], 0.6),
+        (TIMEOUT, [], 3.0),
+        (EDGE, [], 0.7),
+        (TIMEOUT + EDGE, [], 0.7),
+        (EDGE, ["policy.timeout=4"], 4.0),
+        (TIMEOUT + EDGE, ["policy.timeout=false"], None),
+        (TIMEOUT, ["edges.orders.inventory.timeout=0.8", "policy.timeout=4"], 0.8),
+    ],
+)
+def test_what_is_said_of_all_edges_holds_for_each_but_for_exceptions_beside_it(
+    tmp_path: Path, file: str, flags: list[str], timeout: float | None
+) -> None:
+    """An exception that the defaults make is none from the file's rule, and one of the file's none from a flag."""
+    (tmp_path / "config.toml").write_text(file)
+    edge = load(None, flags).edges["orders"]["inventory"]
+    assert (edge.timeout, edge.attempt_timeout) == (timeout, 0.25)
+
+
+def test_one_flag_switches_a_rule_off_everywhere_and_another_on_again_somewhere() -> None:
+    """Also where the defaults have a rule of their own for an edge."""
+    config = load(None, ["policy.breaker=false", "edges.orders.users.breaker.max_failures=7"])
+    assert config.edges["users"]["orders"].breaker is config.edges["orders"]["inventory"].breaker is None
+    breaker = config.edges["orders"]["users"].breaker
+    assert breaker and (breaker.max_failures, breaker.reset_timeout) == (7, 5.0)
+
+
 def test_config_toml_of_the_folder_is_read_unless_another_is_named(tmp_path: Path) -> None:
     """No `--config`: `config.toml` here, if it is here; data is relative to the config's folder."""
     (tmp_path / "config.toml").write_text("[mesh]\nseed = 3")

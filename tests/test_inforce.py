@@ -190,8 +190,11 @@ async def test_what_is_told_of_a_new_fault_is_what_somebody_said_of_it(keep: Kee
 
 
 async def test_each_value_says_where_it_came_from(keep: Keep) -> None:
-    """The highest of default, file, flag and api that speaks of it; an edge without a word of its own as its policy."""
-    kept = keep(SLOW + "[policy]\nattempt_timeout = 0.5\n", "faults.slow.probability=0.1", "mesh.seed=4")
+    """The highest of default, file, flag and api that speaks of it: of an edge itself, or of all edges."""
+    kept = keep(
+        SLOW + "[policy]\nattempt_timeout = 0.5\n[edges.orders.users]\nattempt_timeout = 0.3\n",
+        "faults.slow.probability=0.1", "mesh.seed=4", "policy.bulkhead.max_waiting=3",
+    )  # fmt: skip
     kept.inforce.edit("slow", {"enabled": True})
     found = sources(kept.inforce.config)
     assert {key: found[key] for key in found if key in SOURCES} == SOURCES
@@ -209,7 +212,11 @@ SOURCES = {
     "policy.attempt_timeout": "file",
     "edges.users.orders.attempt_timeout": "file",
     "edges.users.orders.timeout": "default",
-    "edges.orders.users.attempt_timeout": "default",
+    "edges.orders.inventory.attempt_timeout": "file",
+    "edges.orders.inventory.timeout": "default",
+    "edges.orders.users.attempt_timeout": "file",
+    "edges.orders.users.bulkhead.max_waiting": "flag",
+    "edges.orders.users.bulkhead.max_concurrent": "default",
 }
 
 
@@ -291,6 +298,11 @@ async def test_what_the_file_says_in_vain_is_said(keep: Keep) -> None:
         (SLOW + "[policy]\ntimeout = 2.5\n", {"policy.timeout": "flag"}),
         (SLOW + "[policy]\ntimeout = 2.5\nattempt_timeout = 0.5\n", None),
         (SLOW + "[policy]\ntimeout = 3\n", None),  # as the flag has it
+        (
+            SLOW + "[edges.orders.users]\ntimeout = 2.6\n",
+            {"edges.orders.users.timeout": "flag"},
+        ),  # a flag for all edges
+        (SLOW + "[edges.orders.users]\ntimeout = 2.6\nattempt_timeout = 0.5\n", None),
         (SLOW.replace("2.0", "4.0") + "[mesh]\nseed = 5\n", {"faults.slow.seconds": "flag", "mesh.seed": "flag"}),
         (SLOW.replace("2.0", "4.0"), None),
     ):

@@ -197,12 +197,6 @@ def _off(value: Any) -> Any:
     return {key: None if item is False and key in SWITCHES else _off(item) for key, item in value.items()}
 
 
-def _edge_tables(merged: Json) -> list[tuple[str, str, Json]]:
-    """Every edge's own table, empty where it has none."""
-    edges = merged["edges"]
-    return [(caller, callee, edges.get(caller, {}).get(callee, {})) for caller, callee in EDGES]
-
-
 MOST_FAULTS = 100
 """So many faults the file and the flags may have, and no more are made over the API once there are as many."""
 
@@ -347,12 +341,10 @@ def _check_limits(limits: Json) -> list[Fault]:
 def build(layers: Layers, path: Path | None, folder: Path) -> Config:
     """The config of tables that `check` found nothing wrong with."""
     merged = layers.merged()
-    policy = _off(merged["policy"])
-    common = {key: value for key, value in policy.items() if key != "admission"}
     edges: Json = {caller: {} for caller, _ in EDGES}
-    for caller, callee, table in _edge_tables(merged):
-        edges[caller][callee] = merge(common, _off(table))
-    tables = {**merged, "policy": policy, "edges": edges}
+    for caller, callee in EDGES:
+        edges[caller][callee] = _off(layers.edge(caller, callee))
+    tables = {**merged, "policy": _off(merged["policy"]), "edges": edges}
     sections: Json = {name: msgspec.convert(tables[name], kind) for name, kind in SECTIONS.items()}
     return Config(**sections, path=path, folder=folder, layers=layers)
 

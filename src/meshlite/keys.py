@@ -74,6 +74,7 @@ def _source(config: Config, path: Path, faults: dict[str, Any]) -> str:
     match path:
         case ("faults", name, key, *_) if key not in faults[name]:  # taken back, or another kind's
             return "api" if key in (layers.api.get(name) or ()) else "default"
-        case ("edges", _, _, *rest):  # an edge does as all edges do, unless it says otherwise
-            return layers.source(*path) or layers.source("policy", *rest) or "default"
+        case ("edges", _, _, *rest):  # whichever is said in the higher table: of this edge, or of all
+            said = layers.source(*path), layers.source("policy", *rest)
+            return next((name for name in ("flag", "file") if name in said), "default")
     return layers.source(*path) or "default"

@@ -37,6 +37,18 @@ class Layers(Struct, frozen=True, kw_only=True):
             merged["faults"] = {name: table for name, table in merged["faults"].items() if table is not None}
         return merged
 
+    def edge(self, caller: str, callee: str) -> Json:
+        """The policy's table of one edge.
+
+        In each table what `edges` says of it comes before what `policy` says of all; and whatever a higher table says
+        comes before a lower one, be it of all edges: an exception that the defaults make is none from the file's rule.
+        """
+        found: Json = {}
+        for table in (self.default, self.file, self.flag):
+            common = {key: value for key, value in table.get("policy", {}).items() if key != "admission"}
+            found = merge(merge(found, common), table.get("edges", {}).get(caller, {}).get(callee, {}))
+        return found
+
     def source(self, *path: str) -> str | None:
         """The highest table that says something about the key at `path`, or about what is within it."""
         for name in ("api", "flag", "file", "default"):
@@ -87,13 +99,17 @@ class Layers(Struct, frozen=True, kw_only=True):
         for path, value in _leaves(self.file):
             if before.get(path, before) == value:
                 continue
-            held: Any = merged
-            for step in path:
-                held = held.get(step) if isinstance(held, Mapping) else None
-            if held != value:
+            held, steps = (self.edge(*path[1:3]), path[3:]) if path[0] == "edges" else (merged, path)
+            if _at(held, steps) != value:
                 edited = path[0] == "faults" and path[1] in self.api
                 found[path] = "api" if edited and self.source(*path) != "flag" else "flag"
         return found
+
+
+def _at(table: Any, path: Sequence[str]) -> Any:
+    for step in path:
+        table = table.get(step) if isinstance(table, Mapping) else None
+    return table
 
 
 def _leaves(table: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -139,7 +139,8 @@ async def test_the_config_file_is_told(start_mesh: StartMesh, tmp_path: Path) ->
         await asyncio.sleep(1)
         file.write_text("[policy]\ntimeout = 3.0\n[mesh]\nseed = 7\n")
         assert (await reader.until("config.applied", by="file")).data["changed"] == [
-            *("edges.users.orders.timeout", "policy.timeout")
+            *("edges.orders.inventory.timeout", "edges.orders.users.timeout", "edges.users.orders.timeout"),
+            "policy.timeout",
         ]
         assert (await reader.until("config.deferred")).data == {"needs_restart": ["mesh.seed"]}
         file.write_text("[policy]\ntimeout = -3.0\n[mesh]\nsed = 7\n")

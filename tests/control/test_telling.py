@@ -57,7 +57,7 @@ async def test_only_the_keys_that_begin_so(world: World) -> None:
 
 @pytest.mark.looptime
 async def test_every_value_says_where_it_came_from(start_mesh: StartMesh, tmp_path: Path) -> None:
-    """The default, the file, a flag, or an edit; an edge that says nothing of its own has its value from the policy."""
+    """The default, the file, a flag, or an edit; of an edge, whichever is said last, of it or of all edges."""
     file = tmp_path / "config.toml"
     file.write_text("[policy]\ntimeout = 3.0\n[faults.f]\nservice = 'users'\nkind = 'hang'\nenabled = false\n")
     world = await start_mesh("mesh.seed=7", "policy.attempt_timeout=0.8", config=file)
@@ -76,7 +76,8 @@ async def test_every_value_says_where_it_came_from(start_mesh: StartMesh, tmp_pa
         "policy.admission.max_concurrent": (200, "default"),
         "edges.users.orders.timeout": (3.0, "file"),
         "edges.users.orders.attempt_timeout": (0.8, "flag"),
-        "edges.orders.inventory.timeout": (0.6, "default"),
+        "edges.orders.inventory.timeout": (3.0, "file"),
+        "edges.orders.inventory.attempt_timeout": (0.8, "flag"),
         "edges.orders.inventory.breaker.max_failures": (3, "default"),
         "faults.f.kind": ("hang", "file"),
         "faults.f.enabled": (True, "api"),

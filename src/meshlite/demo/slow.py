@@ -3,10 +3,8 @@
 from meshlite.demo.scenario import DONE, Claim, Phases, Row, Scenario, Trouble, Users, got, waited
 
 READS = ("orders", "user")
-NAIVE = (
-    *(f"policy.{rule}=false" for rule in ("timeout", "attempt_timeout", "retry", "bulkhead", "breaker", "admission")),
-    *(f"edges.orders.inventory.{rule}=false" for rule in ("timeout", "attempt_timeout", "breaker")),
-    *(f"edges.orders.users.{rule}=false" for rule in ("timeout", "attempt_timeout", "breaker")),
+NAIVE = tuple(
+    f"policy.{rule}=false" for rule in ("timeout", "attempt_timeout", "retry", "bulkhead", "breaker", "admission")
 )
 
 SCENARIO = Scenario(
