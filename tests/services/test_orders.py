@@ -120,6 +120,31 @@ async def test_a_repeat_with_the_same_key_gets_the_same_answer_and_changes_nothi
     assert (await world.stock("SKU-1"))["reserved"] == 4
 
 
+@pytest.mark.parametrize("wrong", [b'{"user_id": 1, "items": []}', b'{"user_id": 1, "items": [{"sku": "A"}], "x": 1}'])
+async def test_a_body_that_makes_no_order_is_a_final_answer_too(world: World, wrong: bytes) -> None:
+    """Its 422 is repeated under its key, and the key is taken; without a key it is judged anew."""
+    headers = {"Idempotency-Key": "k", "Content-Type": "application/json"}
+    first, again = [await world.ask("POST", "orders", "/orders", data=wrong, headers=headers) for _ in range(2)]
+    assert (first.status, first.json["type"]) == (422, "urn:meshlite:problem:invalid-fields")
+    assert (again.status, again.body, again.headers["Idempotent-Replayed"]) == (422, first.body, "true")
+    assert "Idempotent-Replayed" not in first.headers
+    mended = await world.order(("SKU-1", 1), key="k")
+    assert (mended.status, mended.json["type"]) == (422, "urn:meshlite:problem:idempotency-key-reused")
+    unreadable = await world.ask(
+        "POST", "orders", "/orders", data=b"{", headers={**headers, "Idempotency-Key": "other"}
+    )
+    assert unreadable.status == 400
+    assert (await world.order(("SKU-1", 1), key="other")).status == 201, "what cannot be read takes no key"
+
+
+async def test_what_curl_sends_without_a_type_is_read_as_json(world: World) -> None:
+    """`curl -d` declares a form; so does nobody who means one."""
+    order = b'{"user_id": 1, "items": [{"sku": "SKU-1", "quantity": 1}]}'
+    for kind in ("application/x-www-form-urlencoded", "text/plain; charset=utf-8", "application/octet-stream"):
+        answer = await world.ask("POST", "orders", "/orders", data=order, headers={"Content-Type": kind})
+        assert answer.status == 201
+
+
 async def test_a_key_belongs_to_one_body(world: World) -> None:
     """The same key with another body is 422, and nothing is done; the same meaning written otherwise is no other."""
     await world.order(("SKU-1", 1), key="k")
@@ -243,12 +268,15 @@ async def test_cancelling_gives_the_stock_back_once(world: World) -> None:
 
 
 async def test_cancelling_without_inventory_is_accepted_and_completes_by_itself(start_mesh: StartMesh) -> None:
-    """202 while inventory is down; when it is back the order ends cancelled without anybody asking."""
+    """202 while inventory is down, and what is missing is said; when it is back the order ends cancelled by itself."""
     world = await start_mesh(QUICK)
     placed = (await world.order(("SKU-5", 7))).json
     world.set_faults(*DOWN, "faults.down.service=inventory")
     accepted = await world.ask("POST", "orders", f"/orders/{placed['id']}/cancel")
     assert (accepted.status, accepted.json["status"]) == (202, "cancelling")
+    assert (accepted.json["items"][0]["product"], accepted.json["degraded"]) == (None, ["inventory"])
+    assert accepted.headers["meshlite-degraded"].startswith("inventory; reason=")
+    assert accepted.headers["Cache-Control"] == "no-store"
     world.set_faults()
     assert await calm(world, placed["id"]) == "cancelled"
     assert (await world.stock("SKU-5"))["reserved"] == 0

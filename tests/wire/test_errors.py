@@ -14,6 +14,7 @@ from tests.conftest import StartMesh, World
 
 ORDER = b'{"user_id": 1, "items": [{"sku": "SKU-1", "quantity": 1}]}'
 JSON = {"Content-Type": "application/json"}
+TEXT = {"Content-Type": "text/plain"}
 
 
 def is_problem(answer: Any, status: int, kind: str) -> None:
@@ -33,8 +34,10 @@ def is_problem(answer: Any, status: int, kind: str) -> None:
         ("GET", "/orders/none", {}, None, 404, "not-found"),
         ("GET", "/orders/caf%C3%A9", {}, None, 404, "not-found"),
         ("PUT", "/orders", {}, None, 405, "method-not-allowed"),
-        ("POST", "/orders", {}, ORDER, 415, "unsupported-media-type"),
-        ("POST", "/orders", {"Content-Type": "text/plain"}, ORDER, 415, "unsupported-media-type"),
+        ("POST", "/orders", {"Origin": "http://a.example"}, ORDER, 415, "unsupported-media-type"),
+        ("POST", "/orders", {**TEXT, "Sec-Fetch-Site": "cross-site"}, ORDER, 415, "unsupported-media-type"),
+        ("POST", "/orders", {"Content-Type": "application/xml"}, ORDER, 415, "unsupported-media-type"),
+        ("POST", "/orders", TEXT, b"{", 400, "malformed-request"),
         ("POST", "/orders", {**JSON, "Content-Encoding": "gzip"}, b"junk", 415, "unsupported-media-type"),
         ("POST", "/orders", JSON, b"{", 400, "malformed-request"),
         ("POST", "/orders", JSON, b"", 400, "malformed-request"),

@@ -20,6 +20,8 @@ from meshlite.wire.problems import FieldError, Problem, invalid
 T = TypeVar("T")
 _USUAL = LimitsSection()
 JSON_TYPES = ("application/json", "application/merge-patch+json")
+_UNSAID = ("application/octet-stream", "text/plain", "application/x-www-form-urlencoded")
+"""What clients declare a body as, or aiohttp takes it for, where nobody has said what it is."""
 
 Text = Annotated[
     str,
@@ -55,8 +57,12 @@ _decoder: Callable[[Any], "msgspec.json.Decoder[Any]"] = functools.cache(msgspec
 
 
 async def body(request: web.Request, kind: type[T]) -> T:
-    """The request's JSON body as a `kind`. Raises Problem: 400 unreadable, 413, 415, 422 with every fault."""
-    if request.content_type not in JSON_TYPES:
+    """The request's JSON body as a `kind`. Raises Problem: 400 unreadable, 413, 415, 422 with every fault.
+
+    A body of which nobody has said what it is, as that of `curl -d`, is read as JSON; but not if a web page sends it,
+    which can send such a body to any host without asking first.
+    """
+    if request.content_type not in JSON_TYPES and (request.content_type not in _UNSAID or _from_a_page(request)):
         given = request.headers.get("Content-Type", "none")
         raise Problem("unsupported-media-type", f"expected Content-Type application/json, got {given}")
     if (charset := request.charset) is not None and charset.lower() not in ("utf-8", "utf8"):
@@ -71,6 +77,11 @@ async def body(request: web.Request, kind: type[T]) -> T:
         return _read_again(raw, kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _no_json(error) from error
+
+
+def _from_a_page(request: web.Request) -> bool:
+    """Whether a browser sent it for a page, by the headers that no page can keep it from sending."""
+    return hdrs.ORIGIN in request.headers or "Sec-Fetch-Site" in request.headers
 
 
 async def _read(request: web.Request) -> bytes:

@@ -1,6 +1,7 @@
 """The orders service over HTTP."""
 
 import asyncio
+import hashlib
 import re
 from collections.abc import AsyncIterator
 from typing import Annotated
@@ -99,13 +100,15 @@ async def list_orders(request: web.Request) -> web.Response:
     ],
 )
 async def create_order(request: web.Request) -> web.Response:
-    new = await body(request, NewOrder)
-    seen: set[str] = set()
-    for i, line in enumerate(new.items):
-        if line.sku in seen:
-            raise invalid([Fault(("items", i, "sku"), f"{line.sku} is there twice: add the quantities")])
-        seen.add(line.sku)
-    answer, repeated = await request.app[CHECKOUT].place(new, _key(request))
+    key, checkout = _key(request), request.app[CHECKOUT]
+    try:
+        new = await _new_order(request)
+    except Problem as problem:
+        if key is None or problem.status != 422:
+            raise
+        answer, repeated = await checkout.refuse(problem, key, hashlib.sha256(await request.read()).hexdigest())
+    else:
+        answer, repeated = await checkout.place(new, key)
     headers = {"Content-Type": "application/json" if answer.status < 400 else CONTENT_TYPE}
     if answer.location is not None:
         headers["Location"] = answer.location
@@ -144,9 +147,17 @@ async def cancel_order(request: web.Request) -> web.Response:
     if status in ("pending", "rejected"):
         raise Problem("not-cancellable", f"order {order.id} is {status}: only confirmed orders can be cancelled")
     order = Order(order.id, order.user_id, order.items, status, order.created_at)
-    if status == "cancelling":
-        return reply(order, 202)
-    return await _shown(request, order, 200)
+    return await _shown(request, order, 202 if status == "cancelling" else 200)
+
+
+async def _new_order(request: web.Request) -> NewOrder:
+    new = await body(request, NewOrder)
+    seen: set[str] = set()
+    for i, line in enumerate(new.items):
+        if line.sku in seen:
+            raise invalid([Fault(("items", i, "sku"), f"{line.sku} is there twice: add the quantities")])
+        seen.add(line.sku)
+    return new
 
 
 def _found(request: web.Request) -> Order:
@@ -163,7 +174,7 @@ def _key(request: web.Request) -> str | None:
         return None
     found = _KEY.fullmatch(given[0])
     if found is None or len(given) > 1:
-        detail = "expected one, of 1 to 255 printable ASCII characters, bare or in double quotes"
+        detail = "expected one, of 1 to 255 printable ASCII characters, bare, if without spaces, or in double quotes"
         raise Problem("malformed-request", f"{KEY_HEADER}: {detail}", errors=[FieldError(KEY_HEADER, detail)])
     return found[1] or found[2]
 

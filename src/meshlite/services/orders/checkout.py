@@ -58,10 +58,8 @@ class Checkout:
     async def place(self, new: NewOrder, key_value: str | None) -> tuple[Answer, bool]:
         """The final answer, and whether it is a repeat of an earlier one. Raises Problem where there is none."""
         key = None if key_value is None else Key(key_value, new.fingerprint())
-        if key is not None:
-            if (answer := self._earlier(key)) is not None:
-                return answer, True
-            self._keys_at_work[key.value] = key.fingerprint
+        if key is not None and (answer := self._picked_up(key)) is not None:
+            return answer, True
         try:
             await self._turns.acquire()
         except BaseException:
@@ -77,11 +75,24 @@ class Checkout:
             return begun, False
         return await self._see_through(lambda: self._carry_out(begun, new, key)), False
 
+    async def refuse(self, problem: Problem, key_value: str, fingerprint: str) -> tuple[Answer, bool]:
+        """`problem` as the final answer to a body that makes no order, kept under its key; whether it is a repeat."""
+        key = Key(key_value, fingerprint)
+        if (answer := self._picked_up(key)) is not None:
+            return answer, True
+        try:
+            answer = _answer(problem)
+            await self._store.remember(key, answer, time.time())
+        finally:
+            self._put_down(key)
+        return answer, False
+
     def _end_turn(self, key: Key | None) -> None:
         self._turns.release()
         self._put_down(key)
 
-    def _earlier(self, key: Key) -> Answer | None:
+    def _picked_up(self, key: Key) -> Answer | None:
+        """The answer that was given under this key before; where there is none, the key is at work until put down."""
         at_work = self._keys_at_work.get(key.value)
         known = None if at_work else self._store.remembered(key.value, time.time())
         fingerprint = at_work or (known and known.fingerprint)
@@ -90,7 +101,10 @@ class Checkout:
         if at_work:
             detail = "the first request with this Idempotency-Key has no answer yet: repeat it later"
             raise Problem("idempotency-in-progress", detail, retry_after=1.0)
-        return known.answer if known else None
+        answer = known.answer if known else None
+        if answer is None:
+            self._keys_at_work[key.value] = key.fingerprint
+        return answer
 
     def _put_down(self, key: Key | None) -> None:
         if key is not None:
