@@ -29,6 +29,8 @@ from meshlite.wire.server import Listener
 CUT = 0.1
 """Seconds that a handler has to end once its connection is gone, or its mesh has drained."""
 _PAST = float("-inf")
+_MOMENT = 0.05
+"""Seconds that an idle service may take to go down, and whoever stops it waits for that."""
 
 
 class Service:
@@ -133,7 +135,7 @@ class Service:
         await self._command(self._restart(), self._starts)
 
     async def stop(self) -> None:
-        """Return when new connections are refused; the rest of the stop goes on."""
+        """Return when new connections are refused, of an idle service when it is down; the rest of the stop goes on."""
         await self._command(self._stop())
 
     async def kill(self) -> None:
@@ -169,6 +171,8 @@ class Service:
             self._drain()
             if self._ending is not None:
                 await self._refuses.wait()
+            if self._ending is not None and self.boundary.in_flight == 0:  # then it is down before anybody can look
+                await asyncio.wait([self._ending], timeout=_MOMENT)
 
     async def _kill(self) -> None:
         self._cut_short()
