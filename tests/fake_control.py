@@ -36,10 +36,10 @@ def edge(caller: str, callee: str, **more: Any) -> dict[str, Any]:
     return {**base, **counts, "p99_ms": None, **more}
 
 
-def fault(name: str, **more: Any) -> dict[str, Any]:
+def fault(name: str, *, rule: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
     base = {"name": name, "enabled": False, "source": "default", "matches": 0, "hits": 0, "active": 0}
-    rule = {"service": "inventory", "kind": "delay", "seconds": 5.0, "phase": "request"}
-    return {**base, "remaining": None, "rule": rule, **more}
+    usual = {"service": "inventory", "kind": "delay", "seconds": 5.0, "phase": "request"}
+    return {**base, "remaining": None, **(usual if rule is None else rule), **more}
 
 
 OPEN = breaker(

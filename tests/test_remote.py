@@ -556,7 +556,7 @@ def test_a_refusal_is_said_in_lines_and_exit_2(
         (["status", "--set", "policy.timeout=0"], "policy.timeout: expected a number above 0, got 0"),
         (["status", "--set", "x"], "--set 'x': expected KEY=VALUE, such as services.users.port=9080"),
         (["status", "--config", "none.toml"], "none.toml: cannot be read: No such file or directory"),
-        (["status", "--set", 'control.token="12345678\\n"'], "at least 8 printable characters"),
+        (["status", "--set", 'control.token="12345678\\n"'], "a text, in quotes, of printable characters"),
         (["fault", "set", "x", "seconds"], "'seconds': expected KEY=VALUE, such as seconds=2.5"),
         (["fault", "set", "x", "seconds=nan"], "JSON has no nan and no inf"),
         (

@@ -241,7 +241,6 @@ def test_a_fault_concerns_what_all_its_patterns_pick(
         ("kind='delay'", ".seconds: missing: a delay needs it"),
         ("kind='block'", ".seconds: missing: a block needs it"),
         ("kind='throttle'", ".bytes_per_second: missing: a throttle needs it"),
-        ("kind='error'", ".status: missing: an error needs it, or statuses"),
         ("kind='reset', script=['reset', 'delay']", ".seconds: missing: a delay needs it"),
         ("kind='error', status=500, statuses={503=1}", ".statuses: takes the place of status: give one of them"),
         ("kind='error', statuses={}", ".statuses: expected at least one status with its weight"),

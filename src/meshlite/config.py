@@ -21,8 +21,8 @@ HOT = ("log", "policy", "edges", "faults")
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
-Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$(?!\n)")]
-NAME_FORM = "at most 63 lower-case letters, digits and hyphens"
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$(?!\n)")]
+NAME_FORM = "at most 63 letters, digits, hyphens and underscores, the first a letter or a digit"
 Port = Annotated[int, Meta(ge=0, le=65_535)]
 
 
@@ -57,7 +57,7 @@ class ControlSection(_Section, frozen=True, kw_only=True):
     """`[control]`."""
 
     port: Port = 8090
-    token: Annotated[str, Meta(min_length=8)] | None = None
+    token: Annotated[str, Meta(min_length=1)] | None = None
     allowed_hosts: list[str] = field(default_factory=list)
 
 
@@ -249,9 +249,9 @@ _TOKEN = ("control", "token")
 
 def _check_token(token: object) -> list[Fault]:
     """What is wrong with the control plane's token; what it is goes into no error, log or event."""
-    if token is None or (isinstance(token, str) and len(token) >= 8 and token.isprintable() and token == token.strip()):
+    if token is None or (isinstance(token, str) and token and token.isprintable() and token == token.strip()):
         return []
-    return [Fault(_TOKEN, "expected a text of at least 8 printable characters, without spaces at its ends")]
+    return [Fault(_TOKEN, "expected a text, in quotes, of printable characters, without spaces at its ends")]
 
 
 def _is_table(value: object) -> TypeGuard[Mapping[str, Any]]:

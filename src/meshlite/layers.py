@@ -154,6 +154,8 @@ _SUCH_AS = """write a list as ["ok", "error"], a table as {503 = 3} or {"503": 3
 
 def _value(text: str, path: Sequence[str]) -> Any:
     found = _read(text)
+    if tuple(path) in _WORDS:
+        return found if isinstance(found, str) else text
     of_fault = path[2:] if path[0] == "faults" else ()
     if of_fault[:1] in _TEXT or (of_fault[:1] in _TEXTS and of_fault[1:]):
         return found if isinstance(found, str) else text
@@ -162,6 +164,8 @@ def _value(text: str, path: Sequence[str]) -> Any:
     return text if found is None else found
 
 
+_WORDS = (("mesh", "host"), ("mesh", "data"), ("control", "token"))
+"""Keys that take a text, whatever it looks like."""
 _TEXT, _TEXTS = (("route",), ("method",), ("body",)), (("headers",), ("response_headers",))
 
 

@@ -1,6 +1,7 @@
 """What is valid and hardly meant: policies that work against each other, with their numbers, and faults that go astray.
 
-One goes astray that names a route or a method that its service does not have, or a caller that never asks it.
+One goes astray that names a route or a method that its service does not have, a caller that never asks it, or a header
+that only answers have.
 """
 
 import functools
@@ -13,6 +14,8 @@ from meshlite.config import EDGES, Config, EdgePolicy
 from meshlite.rules import FaultRule
 from meshlite.validation import shown
 
+SHORT_TOKEN = 16
+"""Characters of a token below which it can be guessed, if it is a word."""
 AMPLIFICATION = 4
 """Attempts that one request may become at the end of a chain, before it is worth a warning."""
 
@@ -28,6 +31,9 @@ def lint(config: Config) -> list[str]:
                 above = f"edges.{outer}.{middle}"
                 found += _longer_inside(place, policy, above, config.edges[outer][middle])
                 found += _multiplied(place, policy, above, config.edges[outer][middle])
+    token = config.control.token
+    if token is not None and len(token) < SHORT_TOKEN:
+        found.append(f"control.token: {len(token)} characters can be guessed: take {SHORT_TOKEN} or more, at random")
     for name, rule in config.faults.items():
         found += [f"faults.{name}.{warning}" for warning in astray(config, rule)]
     return found
@@ -85,9 +91,16 @@ ROUTES = {
 _LONGEST = 200
 
 
+_OF_ANSWERS = frozenset({"retry-after", "location", "set-cookie", "www-authenticate", "server", "age", "etag", "vary"})
+
+
 def astray(config: Config, rule: FaultRule) -> list[str]:
     """Why a fault strikes nothing, whatever comes: each reason with its key."""
-    found: list[str] = []
+    found = [
+        f"headers.{name}: no request bears it: what is in an error's answer goes into response_headers"
+        for name in rule.headers
+        if name.lower() in _OF_ANSWERS
+    ]
     callers = [*(caller for caller, callee in EDGES if callee == rule.service), "external"]
     if rule.caller is not None and rule.caller not in callers:
         found.append(f"caller: {rule.caller} never asks {rule.service}; who does: {', '.join(callers)}")

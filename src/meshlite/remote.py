@@ -368,9 +368,7 @@ def _ask_fault_set(api: Api, options: argparse.Namespace) -> Json:
 
 def _rule(api: Api, fault: str) -> Json:
     """What is in force of a fault; nothing where there is none."""
-    found = [item for item in views.objects(api.all("faults")["faults"]) if item.get("name") == fault]
-    rule = found[0].get("rule") if found else None
-    return rule if isinstance(rule, dict) else {}
+    return next((item for item in views.objects(api.all("faults")["faults"]) if item.get("name") == fault), {})
 
 
 def _completed(body: Json, rule: Json) -> Json:

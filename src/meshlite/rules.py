@@ -44,6 +44,8 @@ OWN: Mapping[str, frozenset[str]] = {
     "block": frozenset({"seconds"}),
 }
 """The keys that belong to certain kinds; all others belong to every kind."""
+STATUS = 503
+"""What an error answers where nothing is said."""
 LONGEST_BLOCK = 60.0
 _OF_UNREADY = frozenset({"service", "kind", "enabled", "duration"})
 _LONGEST = 86_400.0
@@ -141,7 +143,7 @@ def _rolls(key: str) -> tuple[float, float]:
 
 def _status(rule: FaultRule, roll: float) -> int:
     if rule.statuses is None:
-        return rule.status or 503
+        return rule.status or STATUS
     weights = list(accumulate(rule.statuses.values()))
     return int(list(rule.statuses)[bisect(weights, roll * weights[-1], hi=len(weights) - 1)])
 
@@ -196,11 +198,8 @@ def _missing(rule: FaultRule) -> Iterator[tuple[str, str]]:
             break
     if "throttle" in rule.kinds and rule.bytes_per_second is None:
         yield "bytes_per_second", "missing: a throttle needs it"
-    if "error" in rule.kinds:
-        if rule.status is None and rule.statuses is None:
-            yield "status", "missing: an error needs it, or statuses"
-        elif rule.status is not None and rule.statuses is not None:
-            yield "statuses", "takes the place of status: give one of them"
+    if rule.status is not None and rule.statuses is not None:
+        yield "statuses", "takes the place of status: give one of them"
     if rule.statuses is not None:
         if not rule.statuses:
             yield "statuses", "expected at least one status with its weight, such as {503 = 3, 500 = 1}"

@@ -252,26 +252,25 @@ def cleared(answer: Json, paint: Paint) -> list[str]:
 
 
 _NARROWS = {"caller": "asked by", "route": "for"}
-_SAID = {*_NARROWS, "service", "kind", "phase", "enabled", "probability", "seconds", "status"}
+_STATE = ("name", "enabled", "source", "matches", "hits", "active", "remaining", "warnings")
+_SAID = {*_NARROWS, *_STATE, "service", "kind", "phase", "probability", "seconds", "status"}
 
 
 def _deed(fault: Json) -> str:
     """What a fault does, in words: "delay 5 s at inventory (request)"."""
-    rule = _object(fault, "rule")
-    words = [as_text(rule.get("kind"))]
-    words += [as_limit(rule["seconds"])] if "seconds" in rule else []
-    words += [as_text(rule["status"])] if "status" in rule else []
-    words += [f"at {as_text(rule.get('service'))} ({as_text(rule.get('phase', 'request'))})"]
+    words = [as_text(fault.get("kind"))]
+    words += [as_limit(fault["seconds"])] if "seconds" in fault else []
+    words += [as_text(fault["status"])] if "status" in fault else []
+    words += [f"at {as_text(fault.get('service'))} ({as_text(fault.get('phase', 'request'))})"]
     return " ".join(words)
 
 
 def _narrowed(fault: Json, paint: Paint) -> list[str]:
     """Which requests alone a fault hits, what else it says, and why it hits none."""
-    rule = _object(fault, "rule")
-    more = [f"{word} {as_text(rule[key])}" for key, word in _NARROWS.items() if rule.get(key) is not None]
-    if (share := as_number(rule.get("probability"))) not in (None, 1.0):
+    more = [f"{word} {as_text(fault[key])}" for key, word in _NARROWS.items() if fault.get(key) is not None]
+    if (share := as_number(fault.get("probability"))) not in (None, 1.0):
         more.append(f"{100 * (share or 0):.3g} % of requests")
-    more += [f"{key}={as_text(value)}" for key, value in rule.items() if key not in _SAID and value is not None]
+    more += [f"{key}={as_text(value)}" for key, value in fault.items() if key not in _SAID and value is not None]
     warnings = fault.get("warnings")
     said = [f"warning: {as_text(warning)}" for warning in warnings] if isinstance(warnings, list) else []
     return [part for line in (", ".join(more), *said) for part in wrapped(line, "", width=paint.width - 4)]

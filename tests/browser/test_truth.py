@@ -35,8 +35,8 @@ def asked(overview: Overview) -> None:
 
 
 def fault(overview: Overview, name: str = "f", **rule: Any) -> None:
-    rule = {"service": "users", "kind": "error", "status": 503, **rule}
-    overview["faults"].append({"name": name, "enabled": True, "rule": rule, "warnings": []})
+    usual = {"service": "users", "kind": "error", "status": 503}
+    overview["faults"].append({"name": name, "enabled": True, **usual, **rule, "warnings": []})
 
 
 def opened(overview: Overview, name: str) -> None:

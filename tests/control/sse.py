@@ -59,6 +59,7 @@ class Reader:
             field, _, value = line.partition(":")
             if not line and "data" in fields:
                 data = msgspec.json.decode(fields["data"])
+                assert data.pop("event") == fields["event"]
                 return Event(fields["id"], fields["event"], data, datetime.fromisoformat(data.pop("at")))
             if line.startswith(":"):
                 self.beats += 1

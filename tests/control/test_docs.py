@@ -102,7 +102,7 @@ def test_every_event_is_named(kind: Any) -> None:
     fields = set(kind.__struct_fields__)
     shown = re.search(rf"^event: {re.escape(kind.name)}\ndata: (.*)$", EVENTS, re.MULTILINE)
     if shown:
-        assert keys(shown[1]) == fields | {"at"}
+        assert keys(shown[1]) == fields | {"event", "at"}
     else:
         listed = ", ".join(f"`{field}`" for field in kind.__struct_fields__)
         assert f"`{kind.name}` ({listed})" in PAGE.replace("\n", " ")
@@ -113,4 +113,7 @@ def test_the_summary_is_as_shown() -> None:
     shown = re.search(r"^event: requests.summarized\ndata: (.*)$", PAGE, re.MULTILINE)
     assert shown is not None
     outcomes = {"outcomes", "orders→inventory", "ok", "error"}
-    assert set(re.findall(r'"([^"]+)":', shown[1])) == {"at", "rates", "inventory", *Rate.__struct_fields__} | outcomes
+    assert (
+        set(re.findall(r'"([^"]+)":', shown[1]))
+        == {"event", "at", "rates", "inventory", *Rate.__struct_fields__} | outcomes
+    )

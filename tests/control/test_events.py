@@ -67,9 +67,9 @@ async def test_the_format_on_the_wire(world: World, hear: Hear) -> None:
     assert re.fullmatch(
         rb"retry: 1000\n\n"
         rb"id: " + number + rb"\nevent: fault\.switched\n"
-        rb"data: {" + time + rb',"fault":"f","enabled":true,"by":"api"}\n\n'
+        rb'data: {"event":"fault.switched",' + time + rb',"fault":"f","enabled":true,"by":"api"}\n\n'
         rb"id: " + number + rb"\nevent: config\.applied\n"
-        rb"data: {" + time + rb',"changed":\[[^\n]+\],"by":"api"}\n\n',
+        rb'data: {"event":"config.applied",' + time + rb',"changed":\[[^\n]+\],"by":"api"}\n\n',
         reader.raw,
     ), reader.raw
     assert reader.retry == 1000
@@ -410,7 +410,7 @@ def test_the_parser_is_strict() -> None:
 
     with asyncio.Runner() as runner:
         at = "2026-01-02T03:04:05Z"
-        event = runner.run(parse(b'id: 1\nevent: n\ndata: {"at":"%s","a":1}\n\n' % at.encode()))
+        event = runner.run(parse(b'id: 1\nevent: n\ndata: {"event":"n","at":"%s","a":1}\n\n' % at.encode()))
         assert event == ("1", "n", {"a": 1}, datetime.fromisoformat(at))
         with pytest.raises(AssertionError):
             runner.run(parse(b"id: 1\nevent: n\nnonsense\ndata: 1\n\n"))

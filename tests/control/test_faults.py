@@ -10,12 +10,21 @@ import pytest
 from meshlite.config import MOST_FAULTS
 from tests.conftest import Answer, OnLoop, StartMesh, World
 
+USUAL = {"phase": "request", "enabled": False}
 HANG = {"service": "users", "kind": "hang"}
 JSON = {"Content-Type": "application/json"}
 
 
 async def ask(world: World, method: str, name: str, body: Any = None) -> Answer:
     return await world.ask(method, "control", f"/api/faults/{name}", body)
+
+
+STATE = {"name", "source", "matches", "hits", "active", "remaining", "warnings"}
+
+
+def table(answer: Any) -> dict[str, Any]:
+    """What is told of a fault, but for what its table does not say."""
+    return {key: value for key, value in answer.json.items() if key not in STATE}
 
 
 async def shown(world: World) -> dict[str, Any]:
@@ -34,13 +43,17 @@ async def test_put_makes_one_and_puts_another_in_its_place(world: World) -> None
         "matches": 0,
         "hits": 0,
         "active": 0,
-        "rule": {"service": "users", "kind": "hang", "phase": "request", **created.json["rule"]},
+        "service": "users",
+        "kind": "hang",
+        "phase": "request",
+        "probability": 0.5,
+        "duration": 60.0,
     }
     assert created.json["remaining"] == pytest.approx(60, abs=1)
     for status in (500, 503):
         replaced = await ask(world, "PUT", "f", {"service": "orders", "kind": "error", "status": status})
         assert replaced.status == 200
-        assert replaced.json["rule"] == {"phase": "request", "service": "orders", "kind": "error", "status": status}
+        assert table(replaced) == {**USUAL, "service": "orders", "kind": "error", "status": status}
         assert replaced.json["remaining"] is None
     assert (await shown(world))["f"] == (await ask(world, "GET", "f")).json == replaced.json
 
@@ -90,7 +103,11 @@ async def test_there_are_only_so_many(start_mesh: StartMesh) -> None:
         ("f", {"seconds": 1e9}, "expected a number of at most 86400, got 1000000000"),
         ("f", {"times": 0}, "expected a whole number of at least 1, got 0"),
         ("f", {"seconds": "x"}, "expected a number, got 'x'"),
-        ("x" * 80, {}, "expected at most 63 lower-case letters, digits and hyphens, got 'xxx"),
+        (
+            "x" * 80,
+            {},
+            "expected at most 63 letters, digits, hyphens and underscores, the first a letter or a digit, got 'x",
+        ),
     ],
 )
 async def test_what_is_wrong_is_said_in_words(world: World, name: str, body: dict[str, Any], says: str) -> None:
@@ -107,10 +124,44 @@ async def test_put_replaces_what_the_file_says_too(start_mesh: StartMesh, tmp_pa
     world = await start_mesh(config=file)
     new = {"service": "users", "kind": "delay", "seconds": 1.0}
     for _ in range(3):
-        assert (await ask(world, "PUT", "f", new)).json["rule"] == {"phase": "request", **new}
+        assert table(await ask(world, "PUT", "f", new)) == {**USUAL, **new}
     await ask(world, "DELETE", "f")
     created = await ask(world, "PUT", "f", new)
-    assert (created.status, created.json["rule"]) == (201, {"phase": "request", **new})
+    assert (created.status, table(created)) == (201, {**USUAL, **new})
+
+
+async def test_put_without_service_and_kind_changes_the_one_that_is_there(world: World) -> None:
+    """As PATCH does; of one that is not there they are missing."""
+    for body, enabled in (({"enabled": True}, True), (None, True), ({}, True), ({"enabled": False}, False)):
+        answer = await ask(world, "PUT", "slow-inventory", body)
+        assert (answer.status, answer.json["enabled"], answer.json["seconds"]) == (200, enabled, 5.0)
+    for body in ({"enabled": True}, None):
+        refused = await ask(world, "PUT", "none-such", body)
+        assert refused.status == 422
+        assert {error["pointer"] for error in refused.json["errors"]} == {"/service", "/kind"}
+    assert "none-such" not in await shown(world)
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+async def test_what_was_read_can_be_sent_back(world: World, method: str) -> None:
+    """With a change or without: what its table does not say has no effect; but another name is no mere repetition."""
+    await ask(world, "PUT", "f", {"service": "users", "kind": "error", "statuses": {"503": 2}, "enabled": True})
+    read = (await ask(world, "GET", "f")).json
+    same = await ask(world, method, "f", read)
+    assert (same.status, same.json) == (200, read)
+    changed = await ask(world, method, "f", {**read, "enabled": False, "hits": 9, "source": "file"})
+    assert (changed.status, changed.json) == (200, {**read, "enabled": False})
+    refused = await ask(world, method, "f", {**read, "name": "g"})
+    assert (refused.status, refused.json["errors"][0]["pointer"]) == (422, "/name")
+
+
+@pytest.mark.parametrize("name", ["my_fault", "Fault1", "a-B_3"])
+async def test_a_fault_may_be_called_as_its_maker_likes(world: World, name: str) -> None:
+    """Letters, digits, hyphens and underscores."""
+    made = await ask(world, "PUT", name, {"service": "users", "kind": "error", "enabled": True})
+    assert (made.status, made.json["status"]) == (201, 503)
+    answer = await world.get("users", "/users/1")
+    assert (answer.status, answer.headers["meshlite-fault"]) == (503, name)
 
 
 async def test_patch_changes_only_what_it_names(world: World) -> None:
@@ -118,7 +169,7 @@ async def test_patch_changes_only_what_it_names(world: World) -> None:
     await ask(world, "PUT", "f", {**HANG, "probability": 0.5, "route": "/users/*"})
     patched = await ask(world, "PATCH", "f", {"enabled": True, "route": "/users"})
     assert patched.status == 200
-    assert patched.json["rule"] == {
+    assert table(patched) == {
         "phase": "request",
         "service": "users",
         "kind": "hang",
@@ -128,8 +179,8 @@ async def test_patch_changes_only_what_it_names(world: World) -> None:
     }
     for body in (None, {}):
         same = await ask(world, "PATCH", "f", body)
-        assert (same.status, same.json["rule"]) == (200, patched.json["rule"])
-    back = (await ask(world, "PATCH", "f", {"probability": None, "route": None})).json["rule"]
+        assert (same.status, table(same)) == (200, table(patched))
+    back = table(await ask(world, "PATCH", "f", {"probability": None, "route": None}))
     assert back == {"phase": "request", "service": "users", "kind": "hang", "enabled": True}
     values = {v["key"]: v for v in (await world.get("control", "/api/config")).json["config"]}
     assert values["faults.f.probability"] == {"key": "faults.f.probability", "value": 1.0, "source": "api"}
@@ -141,15 +192,15 @@ async def test_a_change_of_kind_takes_the_old_kinds_keys_away(world: World) -> N
         await ask(world, "PUT", "f", {"service": "inventory", "kind": "delay", "seconds": 2, "method": "GET"})
         changed = await ask(world, "PATCH", name, {"kind": "error", "status": 503})
         assert changed.status == 200, changed
-        assert "seconds" not in changed.json["rule"]
-    assert changed.json["rule"]["method"] == "GET"
+        assert "seconds" not in changed.json
+    assert changed.json["method"] == "GET"
 
 
 async def test_what_is_needed_cannot_be_taken_back(world: World) -> None:
     """A delay without seconds is none: 422, and it stays as it was."""
     refused = await ask(world, "PATCH", "slow-inventory", {"seconds": None})
     assert (refused.status, refused.json["errors"][0]["pointer"]) == (422, "/seconds")
-    assert (await shown(world))["slow-inventory"]["rule"]["seconds"] == 5.0
+    assert (await shown(world))["slow-inventory"]["seconds"] == 5.0
 
 
 async def test_delete_removes_it_and_lets_go(world: World) -> None:
@@ -204,7 +255,7 @@ async def test_a_wrong_field_is_422_with_its_place_in_the_body(world: World, bod
     assert "f" not in await shown(world)
 
 
-@pytest.mark.parametrize("name", ["Upper", "a_b", "-a", "a" * 64, "a%20b", "%C3%A4", "%FF", "a%0A"])
+@pytest.mark.parametrize("name", ["_a", "-a", "a.b", "a" * 64, "a%20b", "%C3%A4", "%FF", "a%0A"])
 async def test_a_wrong_name_is_422(world: World, name: str) -> None:
     """It is the path's fault, and no place in the body's."""
     answer = await ask(world, "PUT", name, HANG)
@@ -237,7 +288,7 @@ async def test_of_duplicate_keys_the_last_wins(world: World) -> None:
     """As JSON is usually read."""
     body = b'{"service": "users", "kind": "delay", "seconds": "x", "seconds": 2, "seconds": 3}'
     answer = await world.ask("PUT", "control", "/api/faults/f", data=body, headers=JSON)
-    assert (answer.status, answer.json["rule"]["seconds"]) == (201, 3.0)
+    assert (answer.status, answer.json["seconds"]) == (201, 3.0)
 
 
 async def test_a_fault_that_can_strike_nothing_says_so(world: World) -> None:

@@ -116,7 +116,7 @@ async def test_a_value_that_is_no_text_is_shown_escaped(start_mesh: StartMesh) -
     """A flag may be any bytes; the config and the faults can be looked at all the same."""
     world = await start_mesh("faults.f={kind='hang', service='users'}", "faults.f.route=/\udcff")
     assert (await config_of(world))["faults.f.route"] == ("/\\udcff", "flag")
-    assert (await world.get("control", "/api/faults")).json["faults"][1]["rule"]["route"] == "/\\udcff"
+    assert (await world.get("control", "/api/faults")).json["faults"][1]["route"] == "/\\udcff"
 
 
 async def test_the_log_is_told_newest_first(logging: Logging) -> None:

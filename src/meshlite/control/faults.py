@@ -1,40 +1,39 @@
 """Faults over the control plane: what there are, which are on, and changing them."""
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
-import msgspec
 from aiohttp import web
-from msgspec import UNSET, Struct, defstruct
-from msgspec.structs import fields
+from msgspec import UNSET, Meta, Struct, defstruct
+from msgspec.structs import asdict, fields
 
 from meshlite.config import MOST_FAULTS, NAME_FORM, Name
 from meshlite.control.base import MESH, routes, unknown
 from meshlite.control.text import reply
 from meshlite.lint import astray
 from meshlite.mesh import Mesh
-from meshlite.rules import FaultRule
+from meshlite.rules import STATUS, FaultRule
 from meshlite.validation import Fault as Wrong
-from meshlite.validation import Invalid, faults
+from meshlite.validation import Invalid, faults, shown
 from meshlite.wire.messages import body, whole
 from meshlite.wire.problems import Problem, invalid
 
 _PROBLEMS = ("malformed-request", "foreign-origin", "body-too-large", "unsupported-media-type", "invalid-fields")
 
 
-class FaultView(Struct, frozen=True):
-    """A fault: its rule, where that came from, its matches and hits, requests it holds, seconds until it goes.
+class FaultView(FaultRule, frozen=True, kw_only=True, omit_defaults=True):
+    """A fault: its table, where that came from, its matches and hits, requests it holds, seconds until it goes.
 
     `warnings` say why it cannot strike anything.
     """
 
     name: str
     enabled: bool
+    phase: Literal["request", "response"]
     source: str
     matches: int
     hits: int
     active: int
     remaining: float | None
-    rule: dict[str, Any]
     warnings: list[str]
 
 
@@ -44,34 +43,35 @@ class FaultList(Struct, frozen=True):
     faults: list[FaultView]
 
 
-def _documented(name: str, *, optional: bool = False) -> type[Struct]:
-    """A fault's table as a body has it, where null is "not given"; `optional`: what it needs may be there already."""
-    keys: list[Any] = [
-        ((key.name, key.type, UNSET) if optional else (key.name, key.type))
-        if key.required
-        else (key.name, key.type | None, None)
-        for key in fields(FaultRule)
-    ]
-    return defstruct(name, keys, kw_only=True, forbid_unknown_fields=True)
-
-
-FaultTable = _documented("FaultTable")
-FaultChange = _documented("FaultChange", optional=True)
+_READ_ONLY = [key.name for key in fields(FaultView) if key.name not in FaultRule.__struct_fields__]
+_IGNORED = Annotated[Any, Meta(description="as it was read: of no effect", extra_json_schema={"readOnly": True})]
+FaultTable = defstruct(
+    "FaultTable",
+    [
+        *((name, _IGNORED, UNSET) for name in _READ_ONLY),
+        *((key.name, key.type if key.required else key.type | None, UNSET) for key in fields(FaultRule)),
+    ],
+    kw_only=True,
+    forbid_unknown_fields=True,
+)
+"""A fault's table as a body has it: null is "not given", and what it needs may be there already."""
 
 
 def view(mesh: Mesh, name: str) -> FaultView:
     """What is to be said of one fault."""
     rule = mesh.config.faults[name]
     armed = mesh.services[rule.service].faults.counted(name)
+    table = asdict(rule) | {"phase": "response" if rule.late(rule.kind) else "request"}
+    if "error" in rule.kinds and rule.statuses is None:
+        table["status"] = rule.status or STATUS
     return FaultView(
+        **table,
         name=name,
-        enabled=rule.enabled,
         source=mesh.config.layers.source("faults", name) or "default",
         matches=armed.matches if armed else 0,
         hits=armed.hits if armed else 0,
         active=armed.active if armed else 0,
         remaining=mesh.inforce.remaining(name),
-        rule={"phase": "response" if rule.late(rule.kind) else "request", **msgspec.to_builtins(rule)},
         warnings=astray(mesh.config, rule),
     )
 
@@ -100,7 +100,7 @@ async def read_fault(request: web.Request) -> web.Response:
 @routes.add(
     "PUT",
     "/api/faults/{name}",
-    "Make a fault, or put another in its place",
+    "Make a fault, or put another in its place; without service and kind, change the one that is there",
     {200: FaultView, 201: FaultView},
     body=FaultTable,
     path_types={"name": Name},
@@ -114,6 +114,8 @@ async def read_fault(request: web.Request) -> web.Response:
 )
 async def put_fault(request: web.Request) -> web.Response:
     mesh, name, table = request.app[MESH], request.match_info["name"], await _table(request)
+    if name in mesh.config.faults and not table.keys() & {"service", "kind"}:  # it says nothing of what it is to be
+        return _changed(mesh, name, table)
     if faults(name, Name):
         detail = f"expected {NAME_FORM}, got {name!r:.70}"
         raise invalid([Wrong(("name",), detail)], pointers=False)
@@ -134,7 +136,7 @@ async def put_fault(request: web.Request) -> web.Response:
     "/api/faults/{name}",
     "Change some keys of a fault; null takes one back",
     {200: FaultView},
-    body=FaultChange,
+    body=FaultTable,
     body_required=False,
     path_types={"name": Name},
     problems=(*_PROBLEMS, "not-found"),
@@ -143,6 +145,10 @@ async def patch_fault(request: web.Request) -> web.Response:
     mesh, name, keys = request.app[MESH], request.match_info["name"], await _table(request)
     if name not in mesh.config.faults:
         raise unknown("fault", name, mesh.config.faults)
+    return _changed(mesh, name, keys)
+
+
+def _changed(mesh: Mesh, name: str, keys: dict[str, Any]) -> web.Response:
     try:
         mesh.inforce.edit(name, keys)
     except Invalid as error:
@@ -167,9 +173,11 @@ async def delete_fault(request: web.Request) -> web.Response:
 
 
 async def _table(request: web.Request) -> dict[str, Any]:
-    """The body, an object, or none at all. Raises Problem."""
+    """The body, an object, or none at all; without what only is to be read. Raises Problem."""
     table: dict[str, Any] = await body(request, dict[str, Any]) if request.can_read_body else {}
-    return {key: whole(value) for key, value in table.items()}
+    if table.get("name", name := request.match_info["name"]) != name:
+        raise invalid([Wrong(("name",), f"expected that of the path, {shown(name)}, got {shown(table['name'])}")])
+    return {key: whole(value) for key, value in table.items() if key not in _READ_ONLY}
 
 
 def _refused(error: Invalid, name: str) -> Exception:

@@ -46,7 +46,8 @@ class Feed:
         """Keep an event, an object, with its time, and wake the readers."""
         self._number += 1
         rest = encoded(data)[1:]
-        head = f'id: {self.boot}-{self._number}\nevent: {name}\ndata: {{"at":"{now()}"{"," if len(rest) > 1 else ""}'
+        comma = "," if len(rest) > 1 else ""
+        head = f'id: {self.boot}-{self._number}\nevent: {name}\ndata: {{"event":"{name}","at":"{now()}"{comma}'
         self._kept.append((self._number, head.encode() + rest + b"\n\n"))
         self._wake()
 

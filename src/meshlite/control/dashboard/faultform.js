@@ -38,7 +38,8 @@ const FIELDS = {
 const PICKING = ["caller", "route", "method", "probability"];
 const ORDER = ["after", "every", "times", "max_active"];
 const OF_A_KIND = new Set([...Object.values(KINDS).flatMap(([, keys]) => keys), "phase", "statuses", "response_headers"]);
-const SHOWN = new Set(["service", "kind", "enabled", ...Object.keys(FIELDS)]);
+const STATE = ["name", "source", "matches", "hits", "active", "remaining", "warnings"];
+const SHOWN = new Set(["service", "kind", "enabled", ...STATE, ...Object.keys(FIELDS)]);
 
 // What the form says, as the table that the mesh takes; `kept` is what it does not show of a fault that is changed.
 function table(values, kept) {
@@ -54,11 +55,11 @@ function table(values, kept) {
 
 export function FaultForm({ fault, onDone }) {
   const [values, change] = useState(() =>
-    fault ? { name: fault.name, ...fault.rule } : { name: "my-fault", service: "inventory", kind: "delay", seconds: 2, duration: 60 },
+    fault ?? { name: "my-fault", service: "inventory", kind: "delay", seconds: 2, duration: 60 },
   );
   const [wrong, complain] = useState({});
-  const stays = (key) => !SHOWN.has(key) && (values.kind === fault.rule.kind || !OF_A_KIND.has(key));
-  const kept = fault ? Object.fromEntries(Object.entries(fault.rule).filter(([key]) => stays(key))) : {};
+  const stays = (key) => !SHOWN.has(key) && (values.kind === fault.kind || !OF_A_KIND.has(key));
+  const kept = fault ? Object.fromEntries(Object.entries(fault).filter(([key]) => stays(key))) : {};
   const action = {
     label: `${fault ? "Change" : "Make"} ${values.name}`,
     requests: [{ method: "PUT", path: `/api/faults/${encodeURIComponent(values.name)}`, body: table(values, kept) }],
@@ -93,7 +94,7 @@ export function FaultForm({ fault, onDone }) {
     <h3 id="form-title">${fault ? `Change ${fault.name}` : "A fault of your own"}</h3>
     <div class="fields">
       <${Field} name="name" label="Name" kind="text" value=${values.name}
-        onInput=${put("name")} wrong=${wrong.name} more=${{ required: true, maxLength: 63, pattern: "[a-z0-9][a-z0-9\\-]*", readOnly: !!fault }} hint="small letters, digits, hyphens" />
+        onInput=${put("name")} wrong=${wrong.name} more=${{ required: true, maxLength: 63, pattern: "[A-Za-z0-9][A-Za-z0-9_\\-]*", readOnly: !!fault }} hint="letters, digits, - and _" />
       <${Field} name="service" label="Who misbehaves" kind=${SERVICES} value=${values.service}
         onInput=${put("service")} wrong=${wrong.service} always />
       <${Field} name="kind" label="What it does" kind=${Object.entries(KINDS).map(([key, [text]]) => [key, `${key}: ${text}`])} value=${values.kind}

@@ -104,17 +104,17 @@ export function Faults() {
 }
 
 function Fault({ fault, onEdit }) {
-  const { name, enabled, rule } = fault;
+  const { name, enabled } = fault;
   const flip = {
     label: `${name}: ${enabled ? "off" : "on"}`,
     requests: [{ method: "PATCH", path: path(name), body: { enabled: !enabled } }],
   };
   const remove = { label: `Remove ${name}`, requests: [{ method: "DELETE", path: path(name) }], then: toPanel };
-  const more = Object.entries(rule).filter(
-    ([key]) => ["route", "method", "phase", "after", "every", "times", "script", "max_active"].includes(key) && rule[key] !== "request",
+  const more = Object.entries(fault).filter(
+    ([key]) => ["route", "method", "phase", "after", "every", "times", "script", "max_active"].includes(key) && fault[key] !== "request",
   );
   return html`<li class=${enabled ? "on" : ""}>
-    <div><b>${name}</b> <span>${rule.service} ${effect(rule)}</span>${
+    <div><b>${name}</b> <span>${fault.service} ${effect(fault)}</span>${
       more.length > 0 &&
       html` <span
       class="small">${more.map(([key, value]) => `${key} ${value}`).join(", ")}</span>`

@@ -51,7 +51,7 @@ export function MeshMap() {
       )}
       ${overview.services.map(
         (service) => html`<${Service} service=${service} at=${place[service.name]} size=${place.size} beside=${narrow}
-        faults=${overview.faults.filter((each) => each.enabled && each.rule.service === service.name)} key=${service.name} />`,
+        faults=${overview.faults.filter((each) => each.enabled && each.service === service.name)} key=${service.name} />`,
       )}
     </svg>
     <details class="small"><summary>The same as a table</summary><${Table} overview=${overview} /></details>
@@ -73,7 +73,7 @@ function Service({ service, at: [x, y], size: [width, height], faults, beside })
     bring("panel");
   };
   const said = `${service.name}, ${word}, ${rate(service.rate)}, 99th percentile ${ms(service.p99_ms)}, errors ${percent(service.error_rate)}`;
-  const struck = faults.map((each) => effect(each.rule)).join("; ");
+  const struck = faults.map((each) => effect(each)).join("; ");
   return html`<g class="service ${tone} ${struck ? "struck" : ""}" role="button" tabindex="0"
     aria-label="${said}${struck ? `; fault: ${struck}` : ""}. Show its log"
       transform="translate(${x} ${y})" onClick=${open} onKeyDown=${onKey(open)}>
@@ -105,7 +105,7 @@ function Service({ service, at: [x, y], size: [width, height], faults, beside })
 // There is room for three: a fault each, with whom it strikes if not all, or how many more there are.
 function tags(faults) {
   const whom = (rule) => (rule.caller ? ` → ${rule.caller}` : "");
-  const told = faults.map(({ name, rule }) => [`${brief(rule)}${whom(rule)}`, `${name}: ${effect(rule)}`]);
+  const told = faults.map((each) => [`${brief(each)}${whom(each)}`, `${each.name}: ${effect(each)}`]);
   return told.length < 4 ? told : [...told.slice(0, 2), [`+ ${told.length - 2} more`, told.slice(2).map(([, title]) => title).join("\n")]];
 }
 
@@ -169,8 +169,8 @@ function Table({ overview }) {
       <td class="num">${rate(each.rate)}</td><td class="num">${ms(each.p99_ms)}</td><td class="num">${percent(each.error_rate)}</td>
       <td>${
         overview.faults
-          .filter((fault) => fault.enabled && fault.rule.service === each.name)
-          .map((fault) => effect(fault.rule))
+          .filter((fault) => fault.enabled && fault.service === each.name)
+          .map((fault) => effect(fault))
           .join("; ") || "none"
       }</td></tr>`,
     )}</tbody></table>

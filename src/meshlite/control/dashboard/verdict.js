@@ -13,13 +13,13 @@ const gone = (services) => services.map((each) => `${each.name} ${each.reason ==
 const because = (faults) =>
   faults.length > 3
     ? `${faults.length} faults`
-    : faults.map(({ name, rule }) => `${rule.service} ${effect(rule)} (${name})`).join(" and ");
+    : faults.map((each) => `${each.service} ${effect(each)} (${each.name})`).join(" and ");
 
 // What is wrong just now, and whether it lies behind an open edge: what a hand opened has no other cause.
 function causes(edge, state, down, on) {
   const ours = (name) => state === "open" && name === edge.callee;
-  const behind = ({ rule }) =>
-    (state === "open" && rule.kind === "block") || (ours(rule.service) && (rule.caller ?? edge.caller) === edge.caller);
+  const behind = ({ kind, service, caller }) =>
+    (state === "open" && kind === "block") || (ours(service) && (caller ?? edge.caller) === edge.caller);
   const said = (hit) => [...gone(down.filter((each) => ours(each.name) === hit)), because(on.filter((each) => behind(each) === hit))];
   const line = (word, found) => (found ? `${word}: ${found}.` : "");
   return [true, false].map((hit) => line(hit ? "Cause" : "Also", said(hit).filter(Boolean).join(" and "))).join(" ").trim();
@@ -73,7 +73,7 @@ export function verdict(overview) {
   const on = overview.faults.filter((each) => each.enabled);
   const asked = services.some((each) => each.rate > 0);
   // Of several edges in one state, that one whose callee is known to be in trouble.
-  const troubled = new Set([...down.map((each) => each.name), ...on.map((each) => each.rule.service)]);
+  const troubled = new Set([...down.map((each) => each.name), ...on.map((each) => each.service)]);
   const first = (state) => {
     const found = edges.filter((each) => stateOf(each) === state);
     return found.find((each) => troubled.has(each.callee)) ?? found[0];
