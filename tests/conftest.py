@@ -176,6 +176,8 @@ async def running(app):
     yield
     if mood == "raise at the end":
         raise RuntimeError("not so")
+    if mood == "hang at the end":
+        await asyncio.sleep(3600)
 
 def create_app(context):
     app = web.Application()

@@ -335,6 +335,21 @@ async def test_a_reload_that_crashes_is_logged_and_changes_nothing(keep: Keep) -
     assert [entry["event"] for entry in kept.log.entries] == ["config.crashed"]
 
 
+async def test_a_config_that_cannot_be_put_into_force_is_logged(keep: Keep, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the next one is taken up: nobody is left without a watcher."""
+    kept = keep(SLOW)
+
+    def crash(_: Config) -> None:
+        raise RuntimeError("bug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kept.inforce, "_apply", crash)
+        kept.write(SLOW.replace("2.0", "4.0"))
+    assert [entry["event"] for entry in kept.log.entries] == ["config.crashed"]
+    kept.write(SLOW.replace("2.0", "5.0"))
+    assert kept.inforce.config.faults["slow"].seconds == 5.0
+
+
 async def test_what_cannot_be_taken_up_is_said_once(keep: Keep) -> None:
     """Ports, data, seed and the control plane wait for a restart; going back on them is the end of it."""
     kept = keep(SLOW)

@@ -246,6 +246,42 @@ async def test_an_application_whose_end_fails_can_be_started_again(
 
 
 @pytest.mark.looptime
+@pytest.mark.parametrize(
+    ("end", "takes"), [("kill_service", 5.3), ("stop_service", 7.3), ("stop and kill", 6.3), ("stop", 7.3)]
+)
+async def test_an_application_that_never_lets_go_is_left(
+    start_mesh: StartMesh, own: Callable[[str], None], end: str, takes: float
+) -> None:
+    """Five seconds after its time, which is the grace of a stop or ends with a kill; then it can be started again.
+
+    What else is to be closed still is, in 0.3 s.
+    """
+    own("hang at the end")
+    world = await start_mesh(MOODY, "mesh.shutdown_grace=2")
+    mesh, loop = world.mesh, asyncio.get_running_loop()
+    before = loop.time()
+    if end == "stop":
+        await mesh.stop()
+    elif end == "kill_service":
+        await mesh.kill_service("users")
+    else:
+        await mesh.stop_service("users")
+        if end == "stop and kill":
+            await asyncio.sleep(1)
+            await mesh.kill_service("users")
+        await mesh.services["users"]._ended()
+    assert loop.time() - before == pytest.approx(takes, abs=0.1)
+    assert sys.modules["moody"].closed == 1
+    service = mesh.services["users"]
+    assert (service.state, service.reason) == ("failed", "its end did not come: it has not let go 5 s after its time")
+    assert [line["service"] for line in world.logged("service.hung")] == ["users"]
+    if end != "stop":
+        own("")
+        await mesh.start_service("users")
+        assert (await world.get("users", "/hello")).status == 200
+
+
+@pytest.mark.looptime
 @pytest.mark.parametrize("command", ["start_service", "restart_service"])
 @pytest.mark.parametrize("end", ["kill_service", "stop"])
 async def test_a_start_that_hangs_is_given_up(

@@ -195,6 +195,19 @@ async def test_an_order_whose_client_has_gone_is_traced_to_its_end(start_mesh: S
 
 
 @pytest.mark.looptime
+async def test_a_cancel_is_one_trace_to_its_end(world: World) -> None:
+    """What goes on without the request's deadline is part of it."""
+    order = (await world.order(("SKU-1", 1))).json
+    assert (await world.ask("POST", "orders", f"/orders/{order['id']}/cancel")).status == 200
+    (trace,) = [trace for trace in await traces(world) if trace["route"].endswith("/cancel")]
+    assert [row[1:] for row in shape(trace) if row[1] == "server"] == [
+        ("server", "orders", "ok"),
+        ("server", "inventory", "ok"),  # the reservation
+        ("server", "inventory", "ok"),  # the products, for the answer
+    ]
+
+
+@pytest.mark.looptime
 async def test_what_the_mesh_does_on_its_own_account_is_traced(start_mesh: StartMesh) -> None:
     """An order that could not be cancelled at once: the call that brings it to its end begins a trace."""
     world = await start_mesh()
@@ -818,6 +831,16 @@ def test_what_goes_wrong_late_moves_a_trace_and_is_exported() -> None:
     for _ in range(MAX_SPANS):
         trace.add(late)
     assert (trace.dropped, len(told)) == (1, rooms.LATEST + 1 + MAX_SPANS)
+
+
+def test_what_goes_wrong_too_late_to_be_shown_moves_a_trace_too() -> None:
+    """It has more spans than are kept: what went wrong in it is a reason to keep it all the same."""
+    kept = Kept()
+    trace_id = kept.add()
+    ((trace, _),) = kept.traces.kept()
+    for outcome in ["ok"] * MAX_SPANS + ["timeout"]:
+        trace.add(AttemptSpan("1" * 16, "2" * 16, "s", 0.0, 0.0, outcome, "c", "GET /"))
+    assert (trace.dropped, kept.reasons()) == (1, {trace_id: "failed"})
 
 
 @pytest.mark.slow

@@ -73,14 +73,14 @@ class InForce:
     def take_up(self, reload: Callable[[], Config]) -> None:
         """Take up what `reload` gives; where it raises ConfigError, nothing changes and one line says why."""
         try:
-            new = reload()
+            self._take_up(reload())
         except ConfigError as error:
             self.problems, self.problems_since = error.problems, self.problems_since or now()
             self._bus.publish(ConfigRejected(str(self._file), error.problems))
-            return
         except Exception as error:  # whatever is in the file, the mesh goes on
             self._log.error("config.crashed", exc_info=error)
-            return
+
+    def _take_up(self, new: Config) -> None:
         self.problems, self.problems_since = (), None
         before = self.config.layers
         layers = new.layers.over(before)

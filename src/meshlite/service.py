@@ -28,6 +28,8 @@ from meshlite.wire.server import Listener
 
 CUT = 0.1
 """Seconds that a handler has to end once its connection is gone, or its mesh has drained."""
+HANG = 5.0
+"""Seconds that an application may take to let go once its time is over; then it is left as it is."""
 _PAST = float("-inf")
 _MOMENT = 0.05
 """Seconds that an idle service may take to go down, and whoever stops it waits for that."""
@@ -79,6 +81,7 @@ class Service:
         self._serve_until = 0.0  # once it ends: when its requests are cut
         self._stop_by = 0.0  # and when its application must have let go
         self._killed = False
+        self._closing: asyncio.Timeout | None = None  # how long its application may yet take to let go
 
     def _bind(self, port: int) -> Listener:
         config = self._config
@@ -201,7 +204,7 @@ class Service:
             self._starts.discard(task)  # from here on it is not cancelled: what it took it has to give back
             try:
                 if state != "running":
-                    await self._listener.close()
+                    await self._let_go()
             finally:
                 self.move(state, reason)
 
@@ -240,14 +243,27 @@ class Service:
             cut = await self._listener.drain(lambda: self._clock() < self._serve_until)
             if cut and alone and not self._killed:  # of those whom the mesh cuts, it has told itself
                 self._log.warning("service.cut", requests=cut, grace=self._config.mesh.shutdown_grace)
-            await self._listener.close()
-        except Exception as error:  # an application may be anyone's
-            self._log.error("service.crashed", exc_info=error)
-            failed = f"its end failed: {_line(error)}"
+            failed = await self._let_go()
         finally:
             self._refuses.set()
             self._ending = None
         self.move("failed" if failed else "stopped", failed or ("killed" if self._killed else ""))
+
+    async def _let_go(self) -> str:
+        """Close the application; one that hangs is left as it is. What went wrong, empty if nothing did."""
+        closing = self._closing = asyncio.timeout(max(self._stop_by - self._clock(), 0.0) + HANG)
+        try:
+            async with closing:
+                await self._listener.close()
+        except Exception as error:  # an application may be anyone's
+            if closing.expired():
+                self._log.error("service.hung", seconds=HANG)
+                return f"its end did not come: it has not let go {HANG:g} s after its time"
+            self._log.error("service.crashed", exc_info=error)
+            return f"its end failed: {_line(error)}"
+        finally:
+            self._closing = None
+        return ""
 
     async def _ended(self) -> None:
         if self._ending is not None:
@@ -258,6 +274,8 @@ class Service:
         if self._ending is not None:
             self._killed, self._serve_until, self._stop_by = True, _PAST, _PAST
             self._listener.abort()
+            if self._closing is not None and not self._closing.expired():
+                self._closing.reschedule(asyncio.get_running_loop().time() + HANG)
 
     def _give_up(self) -> None:
         for task in self._starts:
@@ -269,7 +287,7 @@ class Service:
         try:
             async with self._turn:
                 if self.state == "starting":  # the mesh's first start failed
-                    await self._listener.close()
+                    await self._let_go()
                 self._end(self._clock() + CUT)
                 await self._ended()
             if self._commands:

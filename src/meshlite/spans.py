@@ -173,13 +173,14 @@ class Trace(Struct):
         """Take in a span that has ended."""
         if span.outcome != OK:
             self.flawed = True
-        if len(self.spans) >= MAX_SPANS:
+        kept = len(self.spans) < MAX_SPANS
+        if kept:
+            self.spans.append(span)
+        else:
             self.dropped += 1
-            return
-        self.spans.append(span)
         if self.root is not None:
             self._date()
-            self.tracer.late(self, span)
+            self.tracer.late(self, span if kept else None)
 
     def end(self, root: ServerSpan | CallSpan) -> None:
         """Its first span has ended."""
@@ -210,8 +211,8 @@ class Tracer:
     def ended(self, trace: Trace, root: ServerSpan | CallSpan) -> None:
         """A trace's first span has ended."""
 
-    def late(self, trace: Trace, span: Span) -> None:
-        """A span has ended after its trace's first one."""
+    def late(self, trace: Trace, span: Span | None) -> None:
+        """A span has ended after its trace's first one; None: it has too many to keep one more."""
 
 
 def parse_traceparent(text: str) -> tuple[str, str, bool] | None:

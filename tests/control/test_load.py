@@ -146,3 +146,19 @@ async def test_a_mesh_that_stops_sends_nothing_more(start_mesh: StartMesh) -> No
     async with asyncio.timeout(5):
         await world.mesh.stop()
     assert not [task for task in asyncio.all_tasks() if task.get_name() == "load"]
+
+
+@pytest.mark.looptime
+async def test_nothing_is_begun_while_the_mesh_stops(start_mesh: StartMesh) -> None:
+    """It would be cut at once."""
+    world = await start_mesh(
+        "mesh.shutdown_grace=3", "faults.late={service='users',kind='delay',seconds=2,enabled=true}"
+    )
+    held = asyncio.create_task(world.get("users", "/users/1"))
+    await asyncio.sleep(0.1)
+    stop = asyncio.create_task(world.mesh.stop())
+    await asyncio.sleep(0.1)
+    answer = await world.ask("PUT", "control", "/api/load")
+    assert (answer.status, answer.json["type"]) == (503, "urn:meshlite:problem:draining")
+    assert (await held).status == 200
+    await stop

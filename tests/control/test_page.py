@@ -75,6 +75,18 @@ async def test_it_is_read_once(world: World, monkeypatch: pytest.MonkeyPatch) ->
     assert (await world.get("control", "/page/map.js")).status == 200
 
 
+async def test_a_read_that_fails_is_tried_again(world: World) -> None:
+    """No dashboard is lost for good because there was no file left to be opened just then."""
+    with pytest.MonkeyPatch.context() as patch:
+
+        def fail(_: Path) -> bytes:
+            raise OSError("too many open files")
+
+        patch.setattr(Path, "read_bytes", fail)
+        assert (await world.get("control", "/")).status == 500
+    assert (await world.get("control", "/")).status == 200
+
+
 async def test_it_needs_no_token_and_shows_nothing(start_mesh: StartMesh) -> None:
     """The files are in the package, the same for all; what is in the mesh is asked for with the token."""
     world = await start_mesh("control.token=s3cret-token")

@@ -4,6 +4,8 @@ import asyncio
 from typing import Any
 
 import pytest
+import structlog
+from structlog.testing import LogCapture
 
 from meshlite.control.rates import Rate, Rates
 from meshlite.events import Bus, CallCompleted, RequestCompleted
@@ -19,7 +21,16 @@ class Sampled:
         self.metrics.listen(self.bus)
         self.rates = Rates(self.metrics.tallies, asyncio.get_running_loop().time)
         self.seconds: list[dict[str, Rate]] = []
-        self.task = asyncio.create_task(self.rates.run(self.seconds.append))
+        self.broken = False
+        self.capture = LogCapture()
+        log = structlog.wrap_logger(None, processors=[self.capture])
+        self.task = asyncio.create_task(self.rates.run(self.tell, log))
+
+    def tell(self, rates: dict[str, Rate]) -> None:
+        if self.broken:
+            self.broken = False
+            raise RuntimeError("bug")
+        self.seconds.append(rates)
 
     def request(self, status: int = 200, ms: float = 1.0, service: str = "users", route: str = "/users") -> None:
         self.bus.publish(RequestCompleted(service, "GET", route, status, ms, "id", "external"))
@@ -71,6 +82,16 @@ async def test_a_steady_load_is_its_rate(sampled: Any) -> None:
             assert one.users.error_rate == pytest.approx(0.25, abs=0.05)
     assert len(one.seconds) in (39, 40)
     assert all(second["users"].rate == pytest.approx(10, rel=0.11) for second in one.seconds)
+
+
+@pytest.mark.looptime
+async def test_a_second_that_cannot_be_told_is_logged_and_the_next_one_is_told(sampled: Any) -> None:
+    """Whatever goes wrong there, the dashboard does not stand still for the rest of the mesh's life."""
+    one = sampled()
+    one.broken = True
+    await asyncio.sleep(2.5)
+    assert len(one.seconds) == 1
+    assert [line["event"] for line in one.capture.entries] == ["rates.crashed"]
 
 
 @pytest.mark.looptime

@@ -156,6 +156,17 @@ async def test_a_retry_after_beyond_the_deadline_fails_at_once(edge: MakeEdge, c
     assert len(callee.requests) == 1
 
 
+@pytest.mark.looptime
+async def test_without_a_deadline_no_more_than_ten_seconds_are_waited(edge: MakeEdge, callee: Callee) -> None:
+    """A callee that asks for an hour has none of its callers wait for that."""
+    callee.script = [status(503, Retry_After="9"), status(503, Retry_After="3600"), ok]
+    start = asyncio.get_running_loop().time()
+    with pytest.raises(CalleeFailed) as raised:
+        await edge(retry=RETRY, timeout=None).get("/x")
+    assert asyncio.get_running_loop().time() - start == pytest.approx(9, abs=0.5)
+    assert raised.value.retry_after == 3600
+
+
 async def test_a_loop_that_stands_still_fails_no_callee(edge: MakeEdge, callee: Callee, facts: Facts) -> None:
     """The attempt's time passes while nobody is served; the answer, which was ready, comes all the same."""
 
@@ -469,6 +480,7 @@ async def test_a_route_can_have_its_own_breaker(edge: MakeEdge, callee: Callee) 
         await one.get("/report")
     with pytest.raises(CircuitOpenError):
         one.check("GET", "/report")
+    assert dict(one.breakers())["GET /report"].snapshot().total_refused == 2, "a look at the door that is shut counts"
     assert {key: str(breaker.state) for key, breaker in one.breakers()} == {
         "GET /report": "open",
         "PUT /till/{id}": "closed",

@@ -24,12 +24,14 @@ MESH = {"X-Envoy-Downstream-Service-Cluster": "orders"}
 class House:
     """A service whose one handler takes as long as it is told to, and a client for it."""
 
-    def __init__(self, boundary: Boundary, faults: Faults) -> None:
+    def __init__(self, boundary: Boundary, faults: Faults, log: LogCapture) -> None:
         self.boundary = boundary
+        self.log = log
         self.faults = faults
         self.url = ""
         self.seconds = 0.0
         self.error: Exception | None = None
+        self.nothing = False
         self.begun = self.ended = 0
         self.deadline: float | None = None
         self.told: list[RequestCompleted] = []
@@ -43,6 +45,8 @@ class House:
         self.ended += 1
         if self.error is not None:
             raise self.error
+        if self.nothing:
+            return None  # type: ignore[return-value]  # as some application may
         return web.json_response({"type": "ok"})
 
     async def get(self, headers: dict[str, str]) -> tuple[int, str]:
@@ -58,12 +62,13 @@ class House:
 @pytest.fixture
 async def house(aiohttp_server: Any) -> House:
     """The house, with two places at its door and ten in its queue."""
-    log = structlog.wrap_logger(None, processors=[LogCapture()])
+    capture = LogCapture()
+    log = structlog.wrap_logger(None, processors=[capture])
     bus = Bus(lambda sink, error: pytest.fail(f"{sink}: {error}"))
     clock, faults = asyncio.get_running_loop().time, Faults("house", 0)
     boundary = Boundary("house", bus=bus, log=log, clock=clock, faults=faults)
     boundary.admit(AdmissionPolicy(max_concurrent=2, max_waiting=10))
-    house = House(boundary, faults)
+    house = House(boundary, faults, capture)
     bus.subscribe(house.told.append)
     app = web.Application(middlewares=[boundary.middleware()])
     app.router.add_get("/", house.handle)
@@ -140,19 +145,28 @@ async def test_a_timeout_of_the_handlers_own_is_no_deadline(house: House) -> Non
 
 @pytest.mark.looptime
 async def test_an_admission_switched_off_lets_all_in_who_wait(house: House) -> None:
-    """And on again: those who are in are no concern of the new one."""
+    """And on again: those who had a place are still in it, those who needed none are no concern of it."""
     house.seconds = 1.0
-    old = house.boundary.admission
-    assert old is not None
     tasks = await house.begin(5)
     house.boundary.admit(None)
     tasks += await house.begin(3)
     assert house.begun == 8
-    house.boundary.admit(AdmissionPolicy(max_concurrent=1, max_waiting=0))
-    tasks += await house.begin(1)
-    assert [status for status, _ in await asyncio.gather(*tasks)] == [200] * 9
+    house.boundary.admit(AdmissionPolicy(max_concurrent=6, max_waiting=0))
+    tasks += await house.begin(2)
+    assert [status for status, _ in await asyncio.gather(*tasks)] == [200] * 9 + [503]
     assert house.boundary.admission is not None
-    assert (old.in_use, house.boundary.admission.in_use) == (0, 0)
+    assert house.boundary.admission.in_use == 0
+
+
+@pytest.mark.looptime
+async def test_a_handler_that_answers_nothing_is_told_as_a_crash(house: House) -> None:
+    """Not as a client who has gone: it is a service's mistake, which says where to look for it."""
+    house.nothing = True
+    assert await house.get({}) == (500, "internal")
+    assert [fact.status for fact in house.told] == [500]
+    (line,) = house.log.entries
+    assert (line["event"], line["route"]) == ("request.crashed", "/")
+    assert "the handler of GET / answers with None" in str(line["exc_info"])
 
 
 @pytest.mark.looptime

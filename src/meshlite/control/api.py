@@ -289,7 +289,7 @@ async def _sampling(app: web.Application) -> AsyncIterator[None]:
             for _, breaker in edge.breakers():
                 _ = breaker.state  # time alone moves a breaker too, and it says so to whoever looks
 
-    task = asyncio.create_task(app[RATES].run(each), name="rates")
+    task = asyncio.create_task(app[RATES].run(each, mesh.log), name="rates")
     yield
     task.cancel()
     await asyncio.wait([task])

@@ -14,6 +14,7 @@ from meshlite.events import Fact, ServiceMoved
 from meshlite.load import Load
 from meshlite.mesh import Mesh
 from meshlite.wire.messages import body
+from meshlite.wire.problems import Problem
 
 
 class NewLoad(Struct, frozen=True, forbid_unknown_fields=True):
@@ -68,7 +69,9 @@ class Traffic:
         return self._task is not None and not self._task.done()
 
     def start(self, asked: NewLoad) -> None:
-        """Send this from now on, in place of what is being sent."""
+        """Send this from now on, in place of what is being sent. Raises Problem while the mesh stops."""
+        if self._mesh.state != "running":
+            raise Problem("draining", "the mesh is stopping", retry_after=1.0)
         self._end()
         self._asked, self._until = asked, self._mesh.clock() + asked.seconds
         random, clock = Random(self._mesh.config.mesh.seed), self._mesh.clock  # noqa: S311
@@ -133,7 +136,14 @@ async def get_load(request: web.Request) -> web.Response:
     {200: LoadView},
     body=NewLoad,
     body_required=False,
-    problems=("malformed-request", "foreign-origin", "body-too-large", "unsupported-media-type", "invalid-fields"),
+    problems=(
+        "malformed-request",
+        "foreign-origin",
+        "body-too-large",
+        "unsupported-media-type",
+        "invalid-fields",
+        "draining",
+    ),
 )
 async def put_load(request: web.Request) -> web.Response:
     asked = await body(request, NewLoad) if request.can_read_body else NewLoad()

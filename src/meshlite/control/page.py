@@ -61,9 +61,10 @@ class Page:
         """One of them, packed where the client takes that; 304 where it has it already. Raises Problem."""
         if name not in NAMES:
             raise Problem("not-found", f"no file {name} here")
-        if self._reading is None:  # not at the start, which it would make later
-            self._reading = asyncio.create_task(asyncio.to_thread(_read), name="page")
-        file = (await asyncio.shield(self._reading))[name]
+        reading = self._reading
+        if reading is None or (reading.done() and reading.exception() is not None):  # at the start it would take time
+            reading = self._reading = asyncio.create_task(asyncio.to_thread(_read), name="page")
+        file = (await asyncio.shield(reading))[name]
         headers = {**_HEADERS, "ETag": file.tag}
         if file.tag in request.headers.get(hdrs.IF_NONE_MATCH, ""):
             return web.Response(status=304, headers=headers)

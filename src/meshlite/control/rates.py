@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from msgspec import Struct
+from structlog.typing import FilteringBoundLogger
 
 from meshlite.telemetry.histogram import FINE
 from meshlite.telemetry.metrics import Tally
@@ -38,13 +39,16 @@ class Rates:
         self._clock = clock
         self._samples: deque[_Sample] = deque([_Sample(clock(), tallies())], maxlen=SECONDS + 1)
 
-    async def run(self, each: Callable[[dict[str, Rate]], None]) -> None:
+    async def run(self, each: Callable[[dict[str, Rate]], None], log: FilteringBoundLogger) -> None:
         """Take a sample every second, and tell `each` what the last second brought, by name. Never returns."""
         while True:
             await asyncio.sleep(1.0)
-            before = self._samples[-1]
-            self._samples.append(_Sample(self._clock(), self._tallies()))
-            each({name: rate for name, rate in self._since(before, self._samples[-1]).items() if rate.rate})
+            try:
+                before = self._samples[-1]
+                self._samples.append(_Sample(self._clock(), self._tallies()))
+                each({name: rate for name, rate in self._since(before, self._samples[-1]).items() if rate.rate})
+            except Exception as error:  # the next second may be a better one
+                log.error("rates.crashed", exc_info=error)
 
     def now(self) -> dict[str, Rate]:
         """The rates of all that there is, by name."""

@@ -7,7 +7,7 @@ whoever is on the way meets the new ones; what the old ones still hear from call
 from collections.abc import Callable
 
 from meshlite.config import BreakerPolicy
-from meshlite.errors import CalleeFailed, CallTimedOut
+from meshlite.errors import CalleeFailed, CallTimedOut, CircuitOpenError
 from meshlite.resilience.breaker import CircuitBreaker, Mode, Permit, check_mode
 from meshlite.resilience.facts import BreakerMoved, Outcome, State
 from meshlite.resilience.machine import Listener
@@ -96,13 +96,17 @@ class EdgeBreakers:
         return found
 
     def check(self, route: str) -> None:
-        """Raise CircuitOpenError if a call to `route` would be refused now."""
+        """Raise CircuitOpenError if a call to `route` would be refused now: it then counts as refused."""
         if self._policy is None:
             return
         key, breakers = route if self._per_route else EDGE, self.middleware.breakers
         breaker = breakers.get(key) if self.mode == "auto" else breakers[key]
         if breaker is not None:
-            breaker.check()
+            try:
+                breaker.check()
+            except CircuitOpenError:
+                breaker._total_refused += 1
+                raise
 
     def state(self, route: str) -> State | None:
         """The state that a call to `route` has just found its breaker in; None where there is none yet."""

@@ -14,6 +14,9 @@ from meshlite.propagation import FAULT
 from meshlite.resilience.budget import RetryBudget
 from meshlite.spans import AttemptSpan, CallSpan, Trace, new_span_id
 
+_LONGEST_WAIT = 10.0
+"""Seconds that a call without a deadline waits at most before it tries again, whatever `Retry-After` asks."""
+
 
 class Retries:
     """How an edge retries: its policy, which may change at any time, and its budget, which remembers across that."""
@@ -156,7 +159,7 @@ class Call(RetryOptionsBase):
             return False
         self.backoff = max(self._retries.backoff(self.made), error.retry_after or 0.0)
         left = self.left()
-        if left is not None and self.backoff >= left:
+        if self.backoff >= (_LONGEST_WAIT if left is None else left):
             return False
         self.over_budget = not self._retries.budget.withdraw()
         if self.over_budget:

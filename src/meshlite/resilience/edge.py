@@ -328,6 +328,7 @@ class Edge:
 
     def _looked(self, error: CircuitOpenError, operation: str) -> None:
         """Tell of a call that was refused before it was begun."""
+        self._retries.budget.deposit()
         self._bus.publish(CallCompleted(self.caller, self.callee, error.reason, 0, 0.0))
         inbound, now = propagation.current.get(), self.clock()
         if inbound is not None and inbound.tracer is not None:

@@ -107,11 +107,11 @@ class Traces(Tracer):
         if self.export is not None:
             self.export(trace, (*trace.spans, root))
 
-    def late(self, trace: Trace, span: Span) -> None:
+    def late(self, trace: Trace, span: Span | None) -> None:
         if trace.root is not None and (room := _room(trace, trace.root)) is not None and room != trace.room:
             trace.room = room
             self._rooms[room].append(trace)
-        if self.export is not None:
+        if span is not None and self.export is not None:
             self.export(trace, (span,))
 
     def kept(self) -> Iterator[tuple[Trace, Kept]]:

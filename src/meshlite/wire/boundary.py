@@ -96,6 +96,8 @@ class Boundary:
         self._guard = guard
         self._tracer = tracer
         self.admission: Bulkhead | None = None
+        """Who may come in; None: everybody."""
+        self._places = Bulkhead(name=service)
         self._plain: frozenset[tuple[str, str]] = frozenset()
 
     def install(self, app: web.Application) -> None:
@@ -113,16 +115,14 @@ class Boundary:
     def admit(self, policy: AdmissionPolicy | None) -> None:
         """Go by `policy` from now on; None lets everybody in, those who wait too.
 
-        Who came in through one bulkhead gives his place back to that one.
+        Whoever has a place keeps it, also where admission is switched off and on again meanwhile.
         """
         if policy is None:
-            if self.admission is not None:
-                self.admission.open()
+            self._places.open()
             self.admission = None
-        elif self.admission is None:
-            self.admission = Bulkhead(policy.max_concurrent, policy.max_waiting, self.service)
         else:
-            self.admission.resize(policy.max_concurrent, policy.max_waiting)
+            self._places.resize(policy.max_concurrent, policy.max_waiting)
+            self.admission = self._places
 
     def sheds(self) -> bool:
         """Whether a request that came now would be turned away because there are too many."""
@@ -227,6 +227,8 @@ class Boundary:
                         response = await self._probed(request, handler, inbound, route)
                     else:
                         response = await self._admitted(request, handler, inbound, route)
+                    if not isinstance(response, web.StreamResponse):
+                        raise TypeError(f"the handler of {request.method} {route} answers with {response!r}")
                 except Exception as error:
                     response = self._explained(error, request, inbound, route)
                 inbound.status, headers = response.status, response.headers

@@ -267,6 +267,7 @@ async def _without_deadline(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """From the first durable effect on, the caller's deadline stops nothing any more."""
     inbound = propagation.current.get()
     if inbound is not None:
+        inbound.traced()  # one trace for both
         propagation.current.set(msgspec.structs.replace(inbound, deadline=None))
     return await work()
 
