@@ -793,6 +793,18 @@ def test_what_is_not_wanted_would_not_have_been_kept() -> None:
     assert wanted.traces.wants(("s", "GET", "/b"), 0.0, wanted.now)
 
 
+def test_the_first_answer_of_a_new_spell_is_wanted_however_fast() -> None:
+    """The slowest of the spell before are not the measure of this one."""
+    kept = Kept()
+    slow = [kept.add(5.0) for _ in range(rooms.SLOWEST)]
+    for pause, wanted in ((rooms.SPELL - 10, False), (20.0, True)):
+        kept.now += pause
+        for _ in range(rooms.LATEST):
+            kept.add(route="/b")
+        assert kept.traces.wants(("s", "GET", "/a"), 0.001, kept.now) is wanted
+    assert {kept.reasons()[one] for one in slow} == {"slow"}
+
+
 def test_the_slowest_of_each_operation_are_kept_and_go_with_their_time() -> None:
     """Eight of each five minutes, the slowest; of routes beyond the sixty-fourth none."""
     kept = Kept()

@@ -179,6 +179,7 @@ def test_an_error_that_was_not_sent_is_tried_again_and_one_asking_too_much_is_no
     unsent.sent = False
     assert RetryOptions().retries(unsent)
     assert not RetryOptions().bound("GET").retries(CalleeFailed("x", status=503, retry_after=11))
+    assert RetryOptions(retry_after_max=60).bound("GET").retries(CalleeFailed("x", status=503, retry_after=11))
 
 
 @pytest.mark.looptime

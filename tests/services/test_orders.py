@@ -1,13 +1,19 @@
 """The orders service, over HTTP: placing, repeating, cancelling, doing without."""
 
 import asyncio
+import time
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from meshlite.services.orders.checkout import AT_ONCE
+from meshlite.events import CallCompleted
+from meshlite.services.orders import checkout
+from meshlite.services.orders.domain import Answer
+from meshlite.services.orders.store import MIGRATIONS, Key, OrderStore
+from meshlite.storage import Database
 from tests.conftest import StartMesh, World
 from tests.test_mesh import PATIENT
 
@@ -164,6 +170,62 @@ async def test_concurrent_repeats_make_one_order(world: World) -> None:
     assert {a.json["type"] for a in answers if a.status == 409} == {"urn:meshlite:problem:idempotency-in-progress"}
     assert (await world.order(("SKU-1", 1), key="once")).headers["Idempotent-Replayed"] == "true"
     assert (await world.stock("SKU-1"))["reserved"] == 4
+
+
+async def test_a_key_is_kept_for_a_day(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A repeat within it gets its answer, one afterwards makes an order."""
+    now = time.time()
+    first = (await world.order(("SKU-1", 1), key="k")).json["id"]
+    for hours, same in ((23.9, True), (24.1, False)):
+        monkeypatch.setattr(time, "time", lambda later=now + hours * 3600: later)
+        assert ((await world.order(("SKU-1", 1), key="k")).json["id"] == first) is same
+
+
+async def test_keys_that_are_old_enough_are_dropped() -> None:
+    """However many, a few at a time; the others are kept."""
+    store = OrderStore(Database(":memory:", MIGRATIONS))
+    for age in range(600):
+        await store.remember(Key(f"{age}", "f"), Answer(422, b"{}"), 1e6 - age * 600)
+    await store.forget(1e6)
+    kept = {int(key) for (key,) in store.database.read("SELECT key FROM idempotency")}
+    assert kept == set(range(24 * 6))
+    await store.database.close()
+
+
+@pytest.mark.looptime
+async def test_who_leaves_while_he_waits_for_his_turn_leaves_nothing(start_mesh: StartMesh) -> None:
+    """His key is free again, and his turn goes to somebody else."""
+    late = "faults.late={service='users',kind='delay',seconds=0.5,enabled=true}"
+    world = await start_mesh(*PATIENT, "policy.admission=false", "policy.bulkhead=false", late)
+    first = [asyncio.create_task(world.order(("SKU-1", 1))) for _ in range(checkout.AT_ONCE)]
+    await asyncio.sleep(0.1)
+    waiting = asyncio.create_task(world.order(("SKU-1", 1), key="k"))
+    await asyncio.sleep(0.1)
+    assert (await world.order(("SKU-1", 1), key="k")).json["type"] == "urn:meshlite:problem:idempotency-in-progress"
+    waiting.cancel()
+    await asyncio.sleep(0.1)
+    again = asyncio.create_task(world.order(("SKU-1", 1), key="k"))
+    assert [answer.status for answer in await asyncio.gather(*first, again)] == [201] * (checkout.AT_ONCE + 1)
+
+
+@pytest.mark.looptime
+async def test_what_cannot_be_undone_is_tried_again_ever_more_seldom(start_mesh: StartMesh) -> None:
+    """After half a second, one, two, and so on to thirty; and done as soon as inventory is there again."""
+    world = await start_mesh("policy.breaker=false", "policy.retry=false")
+    loop = asyncio.get_running_loop()
+    order = (await world.order(("SKU-1", 1))).json["id"]
+    world.set_faults(*DOWN, "faults.down.service=inventory", "faults.down.method=DELETE")
+    tries: list[float] = []
+    world.mesh.bus.subscribe(
+        lambda fact: tries.append(loop.time()) if fact.callee == "inventory" else None, CallCompleted
+    )
+    assert (await world.ask("POST", "orders", f"/orders/{order}/cancel")).json["status"] == "cancelling"
+    await asyncio.sleep(100)
+    gaps = [round(after - before, 1) for before, after in pairwise(tries[0:1] + tries[2:])]
+    assert gaps == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+    world.set_faults()
+    await asyncio.sleep(31)
+    assert (await world.get("orders", f"/orders/{order}")).json["status"] == "cancelled"
 
 
 @pytest.mark.parametrize("key", ["", '""', "x" * 256, "caf\xe9", '"abc', 'a"b', "a b"])
@@ -357,7 +419,7 @@ async def test_clients_that_give_up_do_not_multiply_the_work(world: World) -> No
         at_once.append(world.mesh.edges["orders", "inventory"].in_flight)
 
     await asyncio.gather(*(impatient() for _ in range(80)))
-    assert max(at_once) <= AT_ONCE
+    assert max(at_once) <= checkout.AT_ONCE
 
 
 async def test_a_rejected_order_cannot_be_cancelled(world: World) -> None:

@@ -70,6 +70,19 @@ def test_a_strangers_methods_take_no_memory() -> None:
     assert f'{REQUESTS}_count{{method="other",route="unmatched",service="users",status="4xx"}} 1000.0' in text.decode()
 
 
+def test_durations_are_summed_in_seconds() -> None:
+    """Of requests and of calls: a rate of the sum over that of the count is the mean."""
+    metrics, bus = Metrics("1"), Bus(lambda *broken: None)
+    metrics.listen(bus)
+    for number in range(1, 101):
+        bus.publish(RequestCompleted("users", "GET", "/users", 200, float(number), "r", "external"))
+        bus.publish(CallCompleted("orders", "inventory", "ok", 1, number / 100))
+    text = metrics.exposition()[0].decode()
+    sums = {line.partition("{")[0]: float(line.rpartition(" ")[2]) for line in text.splitlines() if "_sum{" in line}
+    assert sums[f"{REQUESTS}_sum"] == pytest.approx(5.05)
+    assert sums[f"{CALLS}_sum"] == pytest.approx(50.5)
+
+
 async def test_probes_are_counted_and_can_be_told_apart(world: World) -> None:
     """By their route, which is the same in every service."""
     for path in ("/healthz", "/readyz", "/users/1"):
