@@ -24,7 +24,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import fmean, stdev
 
-from harness import CHAIN, USER, Burst, Server, folder, median, meshlite, on_cpu, spread, table
+from harness import CHAIN, USER, Burst, Server, folder, median, meshlite, on_cpu, table
 
 from meshlite import spans
 from meshlite.telemetry import traces
@@ -58,7 +58,10 @@ def throughput(programs: dict[str, tuple[str, ...]], starts: int, pairs: int) ->
                 for bursts in asked[path]
             ]
             error = stdev(ratios) / len(ratios) ** 0.5
-            row += [_rate(asked[path], name, times), f"**{fmean(ratios):.3f}** ± {error:.3f} ({spread(ratios, 3)})"]
+            row += [
+                _rate(asked[path], name, times),
+                f"**{fmean(ratios):.3f}** ± {error:.3f} ({median(ratios):.3f}, {min(ratios):.3f} to {max(ratios):.3f})",
+            ]
         rows.append(row)
     head = ["32 connections", "as shipped/s"]
     for name in others:

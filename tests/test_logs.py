@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from meshlite.events import AT_ONCE, BreakerMoved, Bus, RequestCompleted
+from meshlite.events import BATCH, BreakerMoved, Bus, RequestCompleted
 from meshlite.telemetry import logs
 from tests.conftest import World
 
@@ -201,8 +201,8 @@ async def test_a_collector_that_raises_is_dropped_and_the_request_lives(world: W
         raise RuntimeError("no")
 
     world.mesh.bus.collect(broken, RequestCompleted)
-    for _ in range(2 * AT_ONCE):
+    for _ in range(2 * BATCH):
         assert (await world.get("users", "/users/1")).status == 200
     world.mesh.metrics.tallies()
     assert len(world.logged("sink.dropped")) == 1
-    assert len(world.logged("request.completed")) == 2 * AT_ONCE
+    assert len(world.logged("request.completed")) == 2 * BATCH

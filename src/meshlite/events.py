@@ -16,7 +16,7 @@ READINESS = "/readyz"
 UNMATCHED = "unmatched"
 """The route of a request for which there is none."""
 
-AT_ONCE = 64
+BATCH = 64
 """Facts that are handed on together, at most, to whoever takes many: one after the other they cost less."""
 
 Sink = Callable[["Fact"], None]
@@ -158,7 +158,7 @@ class Bus:
             self._sinks[kind].append(cast(Sink, sink))
 
     def collect(self, collector: Callable[[list[Fact]], None], *kinds: type[Fact]) -> None:
-        """Hand `collector`, the only one, every fact of these kinds: `AT_ONCE` together, or some by `flush`."""
+        """Hand `collector`, the only one, every fact of these kinds: `BATCH` together, or some by `flush`."""
         self._collector, self._collected = collector, frozenset(kinds)
 
     def flush(self) -> None:
@@ -181,5 +181,5 @@ class Bus:
                 self._on_broken_sink(sink, error)
         if kind in self._collected:
             self._noted.append(fact)
-            if len(self._noted) >= AT_ONCE:
+            if len(self._noted) >= BATCH:
                 self.flush()

@@ -38,7 +38,9 @@ OUTCOMES = ("ok", "degraded", "refused", "timed_out", "failed")
 STANDING = 20
 """Orders that are left standing; for each further one, the oldest is cancelled."""
 _GIVE_BACK = 1.0
-_AT_ONCE = 20
+"""Seconds that it may take to cancel the orders left standing."""
+_CONNECTIONS = 20
+"""Connections over which they are cancelled."""
 _SKUS = ("SKU-1", "SKU-2", "SKU-3")
 _BUYER = 2  # whom nobody reads: what is read stays as long as it is
 
@@ -123,7 +125,7 @@ class Load:
 
     async def give_back(self) -> None:
         """Cancel the orders that stand, as many as can be within a second."""
-        connector = aiohttp.TCPConnector(limit=_AT_ONCE)
+        connector = aiohttp.TCPConnector(limit=_CONNECTIONS)
         with contextlib.suppress(TimeoutError):
             async with (
                 aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session,

@@ -104,7 +104,7 @@ class Inbound(Struct):
         return self.trace
 
     def conclude(self) -> None:
-        """It was the first in this mesh: end its trace, or leave it out if all is well and nobody wants it."""
+        """It has ended, and is nobody's of this mesh: end its trace, or leave that out if nobody wants it."""
         trace, tracer = self.trace, self.tracer
         assert tracer is not None
         if (

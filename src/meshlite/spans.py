@@ -149,8 +149,8 @@ class StorageSpan(Span, gc=False):
 class Trace(Struct):
     """The spans of one request, in the order of their ends.
 
-    `root` is its first span, once that has ended. Whatever ends later is added all the same. `wall` is when `start`
-    was, in seconds since 1970, once somebody may look.
+    `root` is its first span, once that has ended. Whatever ends later is added all the same. `wall` is when
+    `start` was, in seconds since 1970, from the end of `root` on.
     """
 
     tracer: "Tracer"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from meshlite.events import AT_ONCE, PROBES, Bus, CallCompleted, RequestCompleted
+from meshlite.events import BATCH, PROBES, Bus, CallCompleted, RequestCompleted
 from meshlite.storage import Database
 from meshlite.telemetry.metrics import Metrics, Tally
 from tests.conftest import StartMesh, World
@@ -45,7 +45,7 @@ def test_what_was_told_last_is_counted_when_somebody_looks(look: str) -> None:
     metrics.listen(bus)
     for number in range(1, 1_001):
         bus.publish(CallCompleted("orders", "inventory", "ok", 1, 0.001))
-        assert len(bus._noted) < AT_ONCE
+        assert len(bus._noted) < BATCH
         if number in (1, 100, 1_000):
             match getattr(metrics, look)():
                 case (bytes(text), _):

@@ -114,7 +114,10 @@ class EdgeBreakers:
         return None if breaker is None else breaker._state  # time has moved it for the call: no need to look again
 
     def set_mode(self, mode: Mode) -> None:
-        """Set the mode of all breakers, those to come included. Raise ValueError if there is no such mode, or none."""
+        """Set the mode of all breakers, those to come included.
+
+        Raise ValueError where there is no such mode, or the breaker is switched off.
+        """
         check_mode(mode)
         if self._policy is None:
             raise ValueError(f"there is no breaker to be set to {mode}: the policy switches it off")

@@ -318,7 +318,10 @@ class Edge:
     # What the policies ask and tell
 
     def check(self, method: str, route: str) -> None:
-        """Raise CircuitOpenError if a call would be refused now: a look through the door, before anything is begun."""
+        """Raise CircuitOpenError if a call would be refused now; it counts, and is told, as one that was.
+
+        For what should not be begun where it could not be finished.
+        """
         try:
             self._breakers.check(f"{method} {route}")
         except CircuitOpenError as error:

@@ -155,7 +155,7 @@ class Metrics:
         return kept
 
     def tallies(self) -> dict[str, Tally]:
-        """By service, and by edge as "caller→callee"; probes left out."""
+        """By service, of requests but for probes, and by edge, as "caller→callee", of calls."""
         self._flush()
         found: dict[str, Tally] = {}
         for (service, route, _, kind), child in self._of_request.items():

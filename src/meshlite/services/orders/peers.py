@@ -11,7 +11,8 @@ from meshlite.resilience.edge import Edge
 from meshlite.services.orders.domain import Item, Line, Product
 from meshlite.wire.problems import FieldError
 
-_AT_ONCE = 100
+_PAGE = 100
+"""Products that are asked for in one request."""
 
 
 class _User(Struct):
@@ -65,9 +66,9 @@ async def user_exists(users: Edge, user_id: int) -> bool:
 async def products_of(inventory: Edge, skus: Iterable[str]) -> dict[str, Product]:
     """What is known of these products, by sku. Raises CallError."""
     wanted, found = sorted(set(skus)), {}
-    for start in range(0, len(wanted), _AT_ONCE):
-        query = "&sku=".join(wanted[start : start + _AT_ONCE])  # a sku needs no quoting
-        response = await inventory.get(f"/inventory?limit={_AT_ONCE}&sku={query}", route="/inventory")
+    for start in range(0, len(wanted), _PAGE):
+        query = "&sku=".join(wanted[start : start + _PAGE])  # a sku needs no quoting
+        response = await inventory.get(f"/inventory?limit={_PAGE}&sku={query}", route="/inventory")
         page = await inventory.read(response, _products, 200)
         found.update({product.sku: product for product in page.items})
     return found
