@@ -81,7 +81,7 @@ class Traces(Tracer):
         return len(self._slowest) < OPERATIONS and operation[2] != UNMATCHED  # a stranger's words are no operation
 
     def _remember(self, trace: Trace, due: float) -> None:
-        """Have a trace among the latest, and the next good one when that is `due`, or sooner if they reach back."""
+        """Keep a trace among the latest. One more good one comes at `due`, or when the first of them is `REACH` old."""
         self._latest.append(trace)
         self._due = min(due, self._latest[0].start + REACH) if len(self._latest) == LATEST else 0.0
 
@@ -133,7 +133,10 @@ class Traces(Tracer):
 
 
 class _Slowest:
-    """The slowest traces of one operation: of this spell and of the one before. `least` is what more is needed for."""
+    """The slowest traces of one operation: of this spell and of the one before.
+
+    `least` are the seconds that a trace must exceed to be among those of this spell, which ends at `until`.
+    """
 
     __slots__ = ("_before", "_now", "_number", "least", "until")
 
