@@ -192,6 +192,32 @@ async def test_the_whole_call_ends_within_its_timeout(edge: MakeEdge, callee: Ca
     assert len(callee.requests) == 3
 
 
+@pytest.mark.parametrize("method", ["get", "post", "put", "patch", "delete"])
+async def test_it_is_called_like_any_client_of_aiohttps(edge: MakeEdge, callee: Callee, method: str) -> None:
+    """Awaited or entered; with a query, a body and headers."""
+    one, sent = edge(), []
+
+    async def act(request: web.Request) -> web.Response:
+        sent.append((request.method, request.path_qs, request.headers.get("X-Mine"), await request.text()))
+        return web.json_response({"ok": True})
+
+    callee.script = [act]
+    async with getattr(one, method)("/x?a=1", params={"b": "ä &", "c": [1, 2]}, headers={"X-Mine": "y"}) as response:
+        assert (response.status, await response.json()) == (200, {"ok": True})
+    assert (await getattr(one, method)("/x", params={"b": 1}, json={"n": 1})).status == 200
+    name = method.upper()
+    assert sent == [(name, "/x?a=1&b=%C3%A4+%26&c=1&c=2", "y", ""), (name, "/x?b=1", None, '{"n":1}')]
+
+
+async def test_a_query_makes_no_route(edge: MakeEdge, callee: Callee) -> None:
+    """A route that is not named is the path alone: there is no breaker for each thing that is asked for."""
+    one = edge(breaker=BreakerPolicy(max_failures=1, per="route"))
+    for number in range(3):
+        await one.get(f"/x?id={number}")
+        await one.get("/x", params={"id": number})
+    assert [key for key, _ in one.breakers()] == ["GET /x"]
+
+
 async def test_no_header_goes_out_that_nobody_asked_for(edge: MakeEdge, callee: Callee) -> None:
     """aiohttp's own are left out; who calls is the edge's to say."""
     envoys = {f"x-envoy-{name}" for name in ("expected-rq-timeout-ms", "downstream-service-cluster", "attempt-count")}

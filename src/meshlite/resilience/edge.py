@@ -7,9 +7,10 @@ bulkhead's `_door`, `CircuitBreakerMiddleware`, `_attempt`. One more policy is o
 chain with each attempt, so that `apply` only has to change what is in it.
 """
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Generator, Mapping
 from random import Random
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar, Unpack
+from urllib.parse import urlencode
 
 import aiohttp
 import msgspec
@@ -46,8 +47,45 @@ _FAILING = frozenset({408, 429})
 _UNGUESSED = 30.0
 """Seconds that an attempt is thought to take at most, where no timeout says so."""
 T = TypeVar("T")
-Answered = Coroutine[Any, Any, aiohttp.ClientResponse]
-"""To be awaited: the answer."""
+
+
+class Sent(TypedDict, total=False):
+    """What `Edge.request` takes besides a method and a path."""
+
+    route: str | None
+    params: Mapping[str, object] | None
+    json: Any
+    headers: Mapping[str, str] | None
+
+
+class Answered(Coroutine[Any, Any, aiohttp.ClientResponse]):
+    """The answer, once it is awaited, or entered with `async with`."""
+
+    __slots__ = ("_work",)
+
+    def __init__(self, work: Coroutine[Any, Any, aiohttp.ClientResponse]) -> None:
+        self._work = work
+
+    def __await__(self) -> Generator[Any, None, aiohttp.ClientResponse]:
+        return self._work.__await__()
+
+    async def __aenter__(self) -> aiohttp.ClientResponse:
+        return await self._work
+
+    async def __aexit__(self, *_: object) -> None:
+        """There is nothing to give back: the body has been read."""
+
+    def send(self, value: Any) -> Any:
+        return self._work.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        try:
+            return self._work.throw(*error)
+        finally:
+            del error  # else it knows this frame, and this frame it: a cycle
+
+    def close(self) -> None:
+        self._work.close()
 
 
 class Edge:
@@ -113,33 +151,48 @@ class Edge:
 
     # What a service calls
 
-    def get(self, path: str, *, route: str | None = None) -> Answered:
-        """GET `path`, query included. `route` is its template, where it is not `path` itself. Raises CallError."""
-        return self.request("GET", path, route=route)
+    def get(self, path: str, **more: Unpack[Sent]) -> Answered:
+        """GET `path`, as `request` does."""
+        return Answered(self._request("GET", path, **more))
 
-    def put(self, path: str, *, route: str | None = None, json: Any) -> Answered:
-        """PUT `json` to `path`. Raises CallError."""
-        return self.request("PUT", path, route=route, json=json)
+    def post(self, path: str, **more: Unpack[Sent]) -> Answered:
+        """POST to `path`, as `request` does."""
+        return Answered(self._request("POST", path, **more))
 
-    def delete(self, path: str, *, route: str | None = None) -> Answered:
-        """DELETE `path`. Raises CallError."""
-        return self.request("DELETE", path, route=route)
+    def put(self, path: str, **more: Unpack[Sent]) -> Answered:
+        """PUT to `path`, as `request` does."""
+        return Answered(self._request("PUT", path, **more))
 
-    async def request(
+    def patch(self, path: str, **more: Unpack[Sent]) -> Answered:
+        """PATCH `path`, as `request` does."""
+        return Answered(self._request("PATCH", path, **more))
+
+    def delete(self, path: str, **more: Unpack[Sent]) -> Answered:
+        """DELETE `path`, as `request` does."""
+        return Answered(self._request("DELETE", path, **more))
+
+    def request(self, method: str, path: str, **more: Unpack[Sent]) -> Answered:
+        """One call, with as many attempts as the policy and the time allow.
+
+        `path` begins with a slash and is percent-encoded; `params` are a query besides, `json` is the body. `route` is
+        its template, where it is not `path` itself: for the breaker `per = "route"`, metrics and traces.
+
+        Only an idempotent method, a request with an `Idempotency-Key`, or one that never got a connection is tried
+        again. What the current request brought (its id, its trace, its deadline) goes along; where there is none, the
+        call has a trace of its own. Raises CallError.
+        """
+        return Answered(self._request(method, path, **more))
+
+    async def _request(
         self,
         method: str,
         path: str,
         *,
         route: str | None = None,
+        params: Mapping[str, object] | None = None,
         json: Any = None,
         headers: Mapping[str, str] | None = None,
     ) -> aiohttp.ClientResponse:
-        """One call, with as many attempts as the policy and the time allow. Raises CallError.
-
-        Only an idempotent method, a request with an `Idempotency-Key`, or one that never got a connection is tried
-        again. What the current request brought (its id, its trace, its deadline) goes along; where there is none, the
-        call has a trace of its own.
-        """
         started = self.clock()
         inbound = propagation.current.get()
         sent_headers = dict(headers or ())
@@ -151,9 +204,12 @@ class Edge:
         if json is not None:
             data = msgspec.json.encode(json)
             sent_headers[hdrs.CONTENT_TYPE] = "application/json"
-        trace, span = self._begun(inbound, started, f"{method} {route or path}")
         url = self._url + path
-        span.url = url.partition("?")[0]
+        bare = url.partition("?")[0]
+        if params:
+            url = f"{url}{'&' if '?' in path else '?'}{urlencode(params, doseq=True)}"
+        trace, span = self._begun(inbound, started, f"{method} {route or bare[len(self._url) :]}")
+        span.url = bare
         call = Call(self._retries, self.clock, deadline, repeatable, trace, span)
         calls.current.set(call)
         self._retries.budget.deposit()
