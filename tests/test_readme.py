@@ -57,6 +57,7 @@ async def test_every_shell_command_does_what_the_text_says(tmp_path: Path) -> No
         assert '"name":"Ada Lovelace"' in seen
         assert '"orders":[{' in seen
         assert '"sku":"SKU-5"' in seen
+        assert '"name":"Moka pot"' in seen.rpartition('"orders":')[2], "through all three"
         assert "HTTP/1.1 201 Created" in await shell(order, tmp_path, process.urls)
         assert "Idempotent-Replayed: true" in await shell(order, tmp_path, process.urls)
         await shell(flip, tmp_path, process.urls)

@@ -169,7 +169,9 @@ def _operation(route: Route, schema_of: Mapping[Any, Any], problems: Sequence[st
     for item in msgspec.structs.fields(route.query) if route.query else ():
         schema = schema_of[item.type]
         if "anyOf" in schema:  # None only stands for "not given", which a query has no word for
-            (schema,) = [arm for arm in schema["anyOf"] if arm != {"type": "null"}]
+            (arm,) = [arm for arm in schema["anyOf"] if arm != {"type": "null"}]
+            schema = {**schema, **arm}
+            del schema["anyOf"]
         style = {"style": "form", "explode": True} if is_list(item.type) else {}
         parameters.append({"name": item.encode_name, "in": "query", "required": False, "schema": schema, **style})
     for name, (description, pattern) in route.headers.items():

@@ -42,9 +42,9 @@ class UserList(Struct, frozen=True):
 
 
 class UserQuery(Struct, frozen=True):
-    """`include=orders` adds the user's latest orders."""
+    """What is asked for besides."""
 
-    include: Literal["orders"] | None = None
+    include: Annotated[Literal["orders"] | None, Meta(description="the user's orders, the newest 50 at most")] = None
 
 
 class UserView(User, frozen=True, kw_only=True):
