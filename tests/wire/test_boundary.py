@@ -31,7 +31,7 @@ class House:
         self.url = ""
         self.seconds = 0.0
         self.error: Exception | None = None
-        self.nothing = False
+        self.answer: Any = ...
         self.begun = self.ended = 0
         self.deadline: float | None = None
         self.told: list[RequestCompleted] = []
@@ -45,9 +45,7 @@ class House:
         self.ended += 1
         if self.error is not None:
             raise self.error
-        if self.nothing:
-            return None  # type: ignore[return-value]  # as some application may
-        return web.json_response({"type": "ok"})
+        return web.json_response({"type": "ok"}) if self.answer is ... else self.answer
 
     async def get(self, headers: dict[str, str]) -> tuple[int, str]:
         async with aiohttp.request("GET", self.url, headers=headers) as response:
@@ -158,15 +156,18 @@ async def test_an_admission_switched_off_lets_all_in_who_wait(house: House) -> N
     assert house.boundary.admission.in_use == 0
 
 
+@pytest.mark.parametrize(
+    ("nothing", "said"), [(None, "the handler of GET / answers with None"), ({"a": 1}, "has no attribute 'status'")]
+)
 @pytest.mark.looptime
-async def test_a_handler_that_answers_nothing_is_told_as_a_crash(house: House) -> None:
+async def test_a_handler_that_answers_nothing_is_told_as_a_crash(house: House, nothing: Any, said: str) -> None:
     """Not as a client who has gone: it is a service's mistake, which says where to look for it."""
-    house.nothing = True
+    house.answer = nothing
     assert await house.get({}) == (500, "internal")
     assert [fact.status for fact in house.told] == [500]
     (line,) = house.log.entries
     assert (line["event"], line["route"]) == ("request.crashed", "/")
-    assert "the handler of GET / answers with None" in str(line["exc_info"])
+    assert said in str(line["exc_info"])
 
 
 @pytest.mark.looptime

@@ -227,11 +227,12 @@ class Boundary:
                         response = await self._probed(request, handler, inbound, route)
                     else:
                         response = await self._admitted(request, handler, inbound, route)
-                    if not isinstance(response, web.StreamResponse):
-                        raise TypeError(f"the handler of {request.method} {route} answers with {response!r}")
+                    if response is None:
+                        raise TypeError(f"the handler of {request.method} {route} answers with None")
+                    inbound.status, headers = response.status, response.headers
                 except Exception as error:
                     response = self._explained(error, request, inbound, route)
-                inbound.status, headers = response.status, response.headers
+                    inbound.status, headers = response.status, response.headers
                 inbound.degraded = headers.get(DEGRADED)
                 headers[propagation.REQUEST_ID] = inbound.request_id
                 headers[hdrs.SERVER] = propagation.SERVER
