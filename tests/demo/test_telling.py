@@ -73,10 +73,13 @@ def test_the_table_says_both_and_whether_it_held() -> None:
     text = "\n".join(telling.closing(scenario, run("without", 3.5), run("with", 0.003, "degraded"), Paint()))
     assert "typical wait of a reader in the trouble               3.5 s           3 ms" in text
     assert "until the circuit breaker opened                     0.30 s         0.30 s" in text
-    assert text.count("\n  yes ") == 2
+    for price in ("readers who got a whole answer", "buyers whose order was placed"):
+        assert f"{price:<44}          100 %            0 %" in text
+    assert "readers who got an answer in part                       0 %          100 %" in text
+    assert text.count("\n  yes ") == 3
     assert "reset_timeout=1" in text
     text = "\n".join(telling.closing(scenario, run("without", 0.003), run("with", 0.9), Paint()))
-    assert text.count("\n  NO  ") == 2
+    assert text.count("\n  NO  ") == 3
     assert "busy" not in text
 
 
