@@ -16,13 +16,18 @@ from meshlite.errors import StartError
 from meshlite.telemetry import logs
 
 
-async def played(scenario: Scenario, *settings: str, phases: Phases | None = None, seed: int = 0) -> tuple[Seen, list]:
-    """One run: what was seen, and what was told. Nothing is left of it, and the mesh had no error to report."""
+async def played(
+    scenario: Scenario, *settings: str, phases: Phases | None = None, seed: int = 0, pace: float = 1.0
+) -> tuple[Seen, list]:
+    """One run: what was seen, and what was told. Nothing is left of it, and the mesh had no error to report.
+
+    `pace` is how fast its clock goes beside the loop's.
+    """
     told: list[Told | Second] = []
     log, _, writer, _, recent = logs.make(sys.stderr.buffer, "json", "error")
     config = load(None, [*ALONE, f"mesh.seed={seed}", *scenario.both, *settings], sections=())
-    clock = asyncio.get_running_loop().time
-    seen = await play(scenario, phases or scenario.quick, config, log, told.append, clock=clock)
+    time = asyncio.get_running_loop().time
+    seen = await play(scenario, phases or scenario.quick, config, log, told.append, clock=lambda: pace * time())
     writer.close()
     assert asyncio.all_tasks() == {asyncio.current_task()}
     assert not recent.entries
@@ -81,3 +86,13 @@ def test_what_is_no_story_is_said(tmp_path) -> None:
     ):
         with pytest.raises(StartError, match=says):
             find(name)
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("after", [0.8, 1.3])
+async def test_every_second_is_told_the_last_one_too(after: float) -> None:
+    """Also where whoever tells it wakes up after the run's end is due; one that the run cuts is told as it ends."""
+    phases = Phases(0.2, 1, after)
+    _, told = await played(find("slow"), phases=phases, pace=1.001)  # whoever sleeps longer is later
+    seconds = [one.at for one in told if isinstance(one, Second)]
+    assert seconds == pytest.approx(sorted({1.0, 2.0, phases.total}), abs=0.01)

@@ -49,7 +49,10 @@ class Told(NamedTuple):
 
 
 class Second(NamedTuple):
-    """What users got in a second that is over: by outcome; how many wait now; the typical wait of those answered."""
+    """What users got in a second that is over: by outcome; how many wait now; the typical wait of those answered.
+
+    The last one ends with the run, and may be shorter.
+    """
 
     at: float
     outcomes: Counter[str]
@@ -128,13 +131,14 @@ class _Run:
         """From the first request to the last answer that is worth waiting for."""
         phases, users = self._seen.phases, self._scenario.users
         self._ask(users.rate, phases.total)
-        besides = [asyncio.create_task(self._tell_seconds()), asyncio.create_task(self._note_lag())]
+        seconds = asyncio.create_task(self._tell_seconds())
+        besides = [seconds, asyncio.create_task(self._note_lag())]
         try:
             await self._until(phases.strikes)
             await self._strike()
             await self._until(phases.ends)
             await self._heal()
-            await self._until(phases.total)
+            await seconds
             await asyncio.wait(self._tasks, timeout=_LAST_ANSWERS)
             self._seen.waiting = self._waiting
         finally:
@@ -191,9 +195,9 @@ class _Run:
             self._tell(Told(self._now(), fact.new, f"{fact.caller}→{fact.callee}: {fact.reason}"))
 
     async def _tell_seconds(self) -> None:
-        second = 0
-        while True:
-            second += 1
+        second, total = 0.0, self._seen.phases.total
+        while second < total:
+            second = min(second + 1, total)
             await self._until(second)
             fresh, self._fresh = self._fresh, []
             self._tell(Second(self._now(), Counter(a.outcome for a in fresh), self._waiting, quantile(fresh, 0.5)))
