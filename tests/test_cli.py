@@ -111,6 +111,14 @@ async def test_a_signal_stops_it_in_good_order(tmp_path: Path, number: signal.Si
             assert [state for service, state in moves if service == name] == ["running", "draining", "stopped"]
 
 
+async def test_sighup_says_that_nothing_has_changed(tmp_path: Path) -> None:
+    """In one line, where the file is as it was."""
+    (tmp_path / "config.toml").write_text("[mesh]\nseed = 1\n")
+    async with meshlite(tmp_path, "--log-format", "json") as process:
+        _, log = await process.end(signal.SIGHUP, signal.SIGTERM)
+    assert [line["event"] for line in log if str(line["event"]).startswith("config.")] == ["config.unchanged"]
+
+
 async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     """Nobody has to wait for a grace."""
     hang = [

@@ -291,6 +291,36 @@ async def test_what_is_wrong_with_the_file_is_known_until_it_is_mended(keep: Kee
     assert (kept.inforce.problems, kept.inforce.problems_since) == ((), None)
 
 
+async def test_a_mended_file_that_changes_nothing_says_so_in_one_line(keep: Keep) -> None:
+    """Once, and only where no other line says that the file was taken up; whoever asks is told that nothing changed."""
+    kept = keep(SLOW)
+    for text, said in (
+        (SLOW + "# all is well\n", []),
+        ("[policy]\ntimeout = 0\n", []),
+        (SLOW, ["config.mended"]),
+        (SLOW, []),
+        ("[policy", []),
+        (SLOW + "[log]\nlevel = 'warning'\n", []),  # config.applied says it
+        ("[policy", []),
+        (SLOW + "[log]\nlevel = 'warning'\n[mesh]\nseed = 1\n", []),  # config.deferred does
+    ):
+        kept.log.entries.clear()
+        kept.write(text)
+        assert [line["event"] for line in kept.log.entries] == said
+    for text, said in (
+        ("[policy", []),
+        (SLOW, []),
+        (SLOW, ["config.unchanged"]),
+        ("[mesh", []),
+        (SLOW, ["config.mended"]),
+    ):
+        kept.log.entries.clear()
+        kept.file.write_text(text)
+        kept.inforce.take_up(kept.read, asked=True)
+        assert [line["event"] for line in kept.log.entries] == said
+    assert kept.log.entries == [{"event": "config.mended", "log_level": "info", "path": str(kept.file)}]
+
+
 async def test_what_the_file_says_in_vain_is_said(keep: Keep) -> None:
     """Where a flag or an edit has the last word on a key of which the file says something new; once each time."""
     kept = keep(SLOW + "[mesh]\nseed = 1\n", "policy.timeout=3", "mesh.seed=2", "faults.slow.seconds=9")

@@ -325,7 +325,8 @@ async def _run(config: Config, options: argparse.Namespace) -> int:
             export=None if exporter is None else exporter.export,
         ) as mesh:
             if hasattr(signal, "SIGHUP"):
-                asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, mesh.inforce.take_up, reload)
+                take_up = partial(mesh.inforce.take_up, reload, asked=True)
+                asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, take_up)
             gc.collect()
             gc.freeze()  # what stands now stays: look at it no more, and at what is new less often
             gc.set_threshold(_GC_YOUNG)

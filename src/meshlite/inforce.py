@@ -70,26 +70,31 @@ class InForce:
                 self.take_up(reload)
             last = stamp
 
-    def take_up(self, reload: Callable[[], Config]) -> None:
-        """Take up what `reload` gives; where it raises ConfigError, nothing changes and one line says why."""
+    def take_up(self, reload: Callable[[], Config], *, asked: bool = False) -> None:
+        """Take up what `reload` gives; where it raises ConfigError, nothing changes and one line says why.
+
+        Where nothing changes otherwise, one line says so if the file was wrong before, or if somebody `asked` for it.
+        """
         try:
-            self._take_up(reload())
+            self._take_up(reload(), asked)
         except ConfigError as error:
             self.problems, self.problems_since = error.problems, self.problems_since or now()
             self._bus.publish(ConfigRejected(str(self._file), error.problems))
         except Exception as error:  # whatever is in the file, the mesh goes on
             self._log.error("config.crashed", exc_info=error)
 
-    def _take_up(self, new: Config) -> None:
-        self.problems, self.problems_since = (), None
+    def _take_up(self, new: Config, asked: bool) -> None:
+        mended, self.problems, self.problems_since = bool(self.problems), (), None
         before = self.config.layers
         layers = new.layers.over(before)
         if layers.api and (wrong := check(layers)):  # edits that the new file leaves without their ground
             lost = {fault.path[1] for fault in wrong if fault.path[0] == "faults"}
             layers = replace(layers, api={name: edit for name, edit in layers.api.items() if name not in lost})
-        self._take(build(layers, new.path, new.folder), "file")
+        said = self._take(build(layers, new.path, new.folder), "file")
         if shadowed := layers.shadowed(before):
             self._bus.publish(ConfigShadowed({dotted(path): by for path, by in shadowed.items()}))
+        elif not said and (mended or asked):
+            self._log.info("config.mended" if mended else "config.unchanged", path=str(self._file))
 
     def edit(self, name: str, keys: dict[str, Any] | None, by: str = "api") -> None:
         """Set `keys` of the fault `name`, those that are None removed; or remove the fault (None). Raises Invalid."""
@@ -104,7 +109,8 @@ class InForce:
             raise Invalid(wrong)
         self._take(build(layers, self.config.path, self.config.folder), by)
 
-    def _take(self, new: Config, by: str) -> None:
+    def _take(self, new: Config, by: str) -> bool:
+        """Put what is hot of `new` into force, and let it be known; whether there was anything to say."""
         changed, deferred = diff(self.config, new)
         old = self.config
         self.config = replace(
@@ -121,9 +127,10 @@ class InForce:
             known = lint(old)
             for problem in (problem for problem in lint(self.config) if problem not in known):
                 self._log.warning("config.questionable", problem=problem)
-        if deferred and deferred != self.waiting:
+        if news := bool(deferred) and deferred != self.waiting:
             self._bus.publish(ConfigDeferred(deferred))
         self.waiting = deferred
+        return bool(changed) or news
 
     def _time_faults(self, old: Config) -> None:
         """Start a timer for each fault that has a duration and is new; stop that of each that changed or went."""
