@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import aiohttp
@@ -139,16 +139,18 @@ async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
             await request
 
 
-async def test_a_taken_port_is_one_line(tmp_path: Path) -> None:
-    """Exit 2, one line that names the `--set` that helps, no data folder made."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        overrides = [text for key in FREE_PORTS for text in ("--set", key)]
-        code, out, err = await run(tmp_path, *overrides, "--set", f"services.orders.port={port}")
+@pytest.mark.parametrize("keys", [["services.orders.port"], ["services.users.port", "control.port"]])
+async def test_a_taken_port_is_one_line(tmp_path: Path, keys: list[str]) -> None:
+    """Exit 2, a line for each port, which names the `--set` that helps; no data folder made."""
+    with ExitStack() as stack:
+        servers = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in keys]
+        ports = [server.getsockname()[1] for server in servers]
+        chosen = [*FREE_PORTS, *(f"{key}={port}" for key, port in zip(keys, ports, strict=True))]
+        code, out, err = await run(tmp_path, *(text for key in chosen for text in ("--set", key)))
     assert (code, out) == (2, "")
-    assert err == (
-        f"meshlite: cannot listen on 127.0.0.1:{port}: Address already in use; "
-        "choose another with --set services.orders.port=PORT\n"
+    assert err == "".join(
+        f"meshlite: cannot listen on 127.0.0.1:{port}: Address already in use; choose another with --set {key}=PORT\n"
+        for key, port in zip(keys, ports, strict=True)
     )
     assert list(tmp_path.iterdir()) == []
 

@@ -64,7 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for problem in error.problems:
             _complain(problem)
     except StartError as error:
-        _complain(str(error))
+        for problem in error.args:
+            _complain(problem)
     except _UnwritableError as error:
         _complain(str(error))
     except KeyboardInterrupt:

@@ -33,7 +33,7 @@ class ConfigError(MeshliteError):
 
 
 class StartError(MeshliteError):
-    """A start is not possible as asked: a port that is taken, a folder that cannot be written."""
+    """A start is not possible as asked: ports that are taken, a folder that cannot be written. One text for each."""
 
 
 class StorageError(MeshliteError):

@@ -106,21 +106,31 @@ class Mesh:
     async def _start(self) -> None:
         config, host = self.config, self.config.mesh.host
         everyone: set[Connection] = set()
+        taken: list[str] = []
         for name in SERVICES:
-            service = Service(
-                name,
-                config,
-                bus=self.bus,
-                log=self.log,
-                clock=self.clock,
-                everyone=everyone,
-                committed=self.metrics.commits(name),
-                tracer=self.traces,
-            )
+            try:
+                service = Service(
+                    name,
+                    config,
+                    bus=self.bus,
+                    log=self.log,
+                    clock=self.clock,
+                    everyone=everyone,
+                    committed=self.metrics.commits(name),
+                    tracer=self.traces,
+                )
+            except StartError as error:
+                taken += error.args
+                continue
             self._stack.callback(service.abandon)
             self.services[name] = service
             self.metrics.watch_service(name, service.load)
-        control = self._listen(host, config.control.port, "control.port") if self._control else None
+        try:
+            control = self._listen(host, config.control.port, "control.port") if self._control else None
+        except StartError as error:
+            taken += error.args
+        if taken:
+            raise StartError(*taken)
         if config.data is not None:
             self._stack.callback(_claim(config.data))
         for caller, callee in EDGES:
