@@ -17,7 +17,7 @@ def block(language: str) -> str:
 
 
 async def test_the_example_is_a_service(start_mesh: StartMesh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It answers, does without a peer that is away, is asked by orders, and drains; faults strike it."""
+    """It answers, knows whom it has not, does without a peer that is away, is asked by orders; faults strike it."""
     (tmp_path / "guests.py").write_text(block("python"))
     (tmp_path / "config.toml").write_text(block("toml"))
     monkeypatch.syspath_prepend(tmp_path)
@@ -27,7 +27,11 @@ async def test_the_example_is_a_service(start_mesh: StartMesh, tmp_path: Path, m
     answer = await world.get("users", "/users/1")
     assert answer.json["name"] == "Guest 1"
     assert answer.json["orders"] >= 1
+    for id_ in ("101", "0", "-1", "x", "1.5", "9" * 18, "9" * 400):
+        answer = await world.get("users", f"/users/{id_}")
+        assert (answer.status, answer.json["type"]) == (404, "urn:meshlite:problem:not-found")
     assert (await world.order(("SKU-1", 1))).status == 201
+    assert (await world.order(("SKU-1", 1), user_id=101)).json["type"] == "urn:meshlite:problem:unknown-user"
     assert (await world.get("users", "/readyz")).status == 200
     await world.ask("PATCH", "control", "/api/faults/f", {"enabled": True})
     assert (await world.get("users", "/users/1")).headers["meshlite-fault"] == "f"
