@@ -13,6 +13,7 @@ import threading
 import time
 import unicodedata
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ orders→inventory  open
   now       0 in flight, 0 waiting, amplification 1
 
   key   state    for  failures  opened  in flight  retry in
-  edge  open   0.8 s         0       1          0     4.2 s
+  edge  open   0.8 s         -       1          0     4.2 s
     3 consecutive failures, last: no answer after 0.25 s
 """
 
@@ -124,6 +125,17 @@ def test_the_worst_breaker_speaks_for_an_edge(fake: FakeControl) -> None:
     assert lines[at + 2].startswith("    PUT /r/{id} open: 3 consecutive failures")
     assert lines[at + 2].endswith("; retry in 4.2 s")
     assert len(lines[at + 2]) <= 80
+
+
+@pytest.mark.parametrize(
+    ("state", "shown"),
+    [("closed", "2"), ("metrics_only", "2"), ("half_open", "-"), ("forced_open", "-"), ("disabled", "-")],
+)
+def test_failures_are_told_where_they_are_counted(state: str, shown: str) -> None:
+    """A breaker that is open counts none: a 0 would say that nothing failed."""
+    lines = edges({"edges": [edge("a", "b", breakers=[breaker(state=state, consecutive_failures=2)])]}, Paint())
+    heads, values = next((heads, line) for heads, line in pairwise(lines) if heads.startswith("  key"))
+    assert dict(zip(re.split("  +", heads.strip()), re.split("  +", values.strip()), strict=True))["failures"] == shown
 
 
 def test_a_command_to_copy_is_never_broken() -> None:

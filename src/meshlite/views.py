@@ -202,14 +202,21 @@ def _load(edge: Json) -> str:
     return f"{now}amplification {as_text(edge.get('amplification'))}"
 
 
+_COUNTING = ("closed", "metrics_only")
+"""The states in which a breaker counts failures in a row."""
+
+
 def _breakers(edge: Json, paint: Paint) -> list[str]:
     """A line for each breaker, with its reason in full below it."""
     rows: list[list[Any]] = []
     notes = []
     for breaker in objects(edge.get("breakers")):
-        counts = [as_count(breaker.get(key)) for key in ("consecutive_failures", "opened", "in_flight")]
+        state = breaker.get("state")
         since, retry = as_seconds(breaker.get("age")), as_seconds(breaker.get("retry_after"))
-        rows.append([breaker.get("key"), breaker.get("state"), since, *counts, retry])
+        counts = [as_count(breaker.get(key)) for key in ("consecutive_failures", "opened", "in_flight")]
+        if state not in _COUNTING:
+            counts[0] = "-"
+        rows.append([breaker.get("key"), state, since, *counts, retry])
         reason = as_text(breaker.get("reason"))
         notes.append([] if reason in ("-", "") else wrapped(reason, "", width=paint.width - 4))
     heads = ["key", "state", ">for", ">failures", ">opened", ">in flight", ">retry in"]
