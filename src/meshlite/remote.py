@@ -81,7 +81,8 @@ def _complain(lines: Iterable[str]) -> None:
 def _lines(api: "Api", command: "Command", options: argparse.Namespace) -> list[str]:
     answer = command.ask(api, options)
     if options.json:
-        return json.dumps(answer, indent=2, ensure_ascii=False).encode("utf-8", "replace").decode().split("\n")
+        indent = None if options.watch and not is_terminal() else 2  # of many documents, each is one line
+        return json.dumps(answer, indent=indent, ensure_ascii=False).encode("utf-8", "replace").decode().split("\n")
     return command.show(answer, paint())
 
 
