@@ -155,6 +155,15 @@ async def test_a_taken_port_is_one_line(tmp_path: Path, keys: list[str]) -> None
     assert list(tmp_path.iterdir()) == []
 
 
+def test_every_help_fits_into_80_columns(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also what argparse leaves as it is."""
+    monkeypatch.setenv("COLUMNS", "80")
+    for command in ("", "serve", "check", "demo", "status", "edges", "breaker", "fault", "fault set", "service stop"):
+        with pytest.raises(SystemExit):
+            main([*command.split(), "--help"])
+        assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
 async def test_a_data_folder_that_cannot_be_is_one_line(tmp_path: Path) -> None:
     """Exit 2, with the folder and the key."""
     (tmp_path / "file").write_text("")

@@ -599,6 +599,46 @@ def test_what_is_no_command_is_exit_2(run: Run, arguments: list[str]) -> None:
     assert ended.value.code == 2
 
 
+@pytest.mark.parametrize(
+    ("arguments", "asked"),
+    [
+        (
+            ["fault", "set", "f", "kind=reset", "--json", "service=users"],
+            [("PUT", "/api/faults/f", {"kind": "reset", "service": "users"})],
+        ),
+        (
+            ["service", "kill", "users", "--json", "orders", "--set", "mesh.seed=1", "inventory"],
+            [("POST", f"/api/services/{name}/kill", None) for name in ("users", "orders", "inventory")],
+        ),
+        (["fault", "list", "--json", "x"], [("GET", "/api/faults/x", None)]),
+    ],
+)
+def test_an_option_may_stand_between(
+    run: Run, fake: FakeControl, arguments: list[str], asked: list[tuple[str, str, Any]]
+) -> None:
+    """What comes after it is as good as what comes before."""
+    run(*arguments)
+    assert fake.asked[-len(asked) :] == asked
+
+
+def test_what_does_not_go_with_a_command_is_said_with_its_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    """Not with that of all commands."""
+    for arguments, said in (
+        (
+            ["fault", "set", "f", "a=b", "--jsn", "c=d"],
+            "meshlite fault set: error: unrecognized arguments: --jsn c=d\n",
+        ),
+        (["reset", "--json", "users"], "meshlite reset: error: unrecognized arguments: users\n"),
+        (["reset", "--watch"], "meshlite reset: error: unrecognized arguments: --watch\n"),
+        (["--watch", "reset"], "meshlite reset: error: --watch does not go with this command\n"),
+    ):
+        with pytest.raises(SystemExit):
+            main(arguments)
+        err = capsys.readouterr().err
+        assert err.startswith(f"usage: {said.partition(':')[0]} ")
+        assert err.endswith(said)
+
+
 def test_nothing_there_is_exit_3(capsys: pytest.CaptureFixture[str]) -> None:
     """One line: where, why, and how to start one."""
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -31,7 +31,8 @@ _GC_YOUNG = 50_000
 _SETS = ("set_first", "set_between", "set_last")
 """Where --set is kept that came before the command, between its two words, after it."""
 _EPILOG = """\
-Without a command it serves. The other commands ask the mesh that runs with the same config (and --set).
+Without a command it serves. The other commands ask the mesh that runs with the
+same config (and --set).
 
 exit codes:
   0  done
@@ -42,8 +43,9 @@ exit codes:
 _HERE = "the config (default: config.toml here)"
 _OF_BREAKER = ("auto", "forced_open", "disabled", "metrics_only", "reset")
 _VALUES = """\
-VALUE is TOML or JSON, or else a text as it stands: true, 2.5, users, ["ok", "error"], {"503": 3}.
-A route, a method, a body and a header are texts whatever they look like. KEY= takes a key back.
+VALUE is TOML or JSON, or else a text as it stands: true, 2.5, users,
+["ok", "error"], {"503": 3}. A route, a method, a body and a header are texts
+whatever they look like. KEY= takes a key back.
 """
 _OTEL = "opentelemetry-sdk opentelemetry-exporter-otlp-proto-http"
 """What the extra `otel` holds."""
@@ -53,11 +55,14 @@ _Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit code is one of those that `--help` lists."""
     _open_standard_files()
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    options, rest = _parser().parse_known_args(arguments)
+    if rest and options.many and all(word and word[0] != "-" for word in rest):
+        getattr(options, options.many).extend(rest)  # argparse takes none any more once an option stood between
+    elif rest:
+        options.parser.error(f"unrecognized arguments: {' '.join(rest)}")
     for name in ("json", "watch"):
         if getattr(options, name) and name not in options.takes:
-            parser.error(f"--{name} does not go with this command")
+            options.parser.error(f"--{name} does not go with this command")
     try:
         return options.run(options)  # type: ignore[no-any-return]
     except ConfigError as error:
@@ -111,13 +116,13 @@ def _complain(line: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="meshlite",
-        description="Three real microservices, the network between them and its failures, in one process.",
+        description="Three real microservices, the network between them and its failures, in\none process.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"meshlite {__version__}")
     parser.set_defaults(run=_serve, takes=(), config=None, log_format=None, log_level=None, json=False, watch=False)
-    parser.set_defaults(**{place: [] for place in _SETS})
+    parser.set_defaults(**{place: [] for place in _SETS}, parser=parser, many=None)
     _add_options(parser, _SETS[0], "log", "json", "watch")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_command(commands, "serve", _serve, "start the services and keep them running", "log")
@@ -140,6 +145,7 @@ def _add_remote(commands: _Commands) -> None:
     words = "every edge, or one: its policy, its traffic, its breakers"
     edges = _add_command(commands, "edges", _remote("edges"), words, *look)
     edges.add_argument("edge", metavar="EDGE", nargs="*", help="CALLER CALLEE, or 'CALLER->CALLEE'")
+    edges.set_defaults(many="edge")
     words = "set the mode of an edge's breakers, or close them (reset)"
     breaker = _add_command(commands, "breaker", _remote("breaker"), words, *ask)
     breaker.add_argument("caller", metavar="CALLER", help="or both in one word: 'CALLER->CALLEE'")
@@ -163,8 +169,10 @@ def _add_faults(faults: _Commands, *ask: str) -> None:
     _add_names(_add_command(faults, "list", _remote("fault list"), "all of them, on or off, or those named", *ask), "*")
     put = _add_command(faults, "set", _remote("fault set"), "change a fault's keys, or make a new fault of them", *ask)
     put.epilog, put.formatter_class = _VALUES, argparse.RawDescriptionHelpFormatter
-    put.add_argument("name", metavar="NAME", type=_name)
+    put.usage = f"%(prog)s NAME KEY=VALUE [KEY=VALUE ...] [--json]\n{' ' * 26}[--config FILE] [--set KEY=VALUE]"
+    put.add_argument("name", metavar="NAME", type=_name, help="the fault's")
     put.add_argument("pairs", metavar="KEY=VALUE", nargs="+", help="service=users kind=delay seconds=2 enabled=true")
+    put.set_defaults(many="pairs")
     for action, words, number in (
         ("enable", "switch on the faults named", "+"),
         ("disable", "switch off the faults named", "+"),
@@ -176,6 +184,7 @@ def _add_faults(faults: _Commands, *ask: str) -> None:
 
 def _add_names(parser: argparse.ArgumentParser, number: str) -> None:
     parser.add_argument("names", metavar="NAME", nargs=number, type=_name)
+    parser.set_defaults(many="names")
 
 
 def _add_group(commands: _Commands, name: str, words: str) -> _Commands:
@@ -193,7 +202,7 @@ def _add_command(
     config: str = _HERE,
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=words, description=f"{words[0].upper()}{words[1:]}.")
-    parser.set_defaults(run=run, takes=takes)
+    parser.set_defaults(run=run, takes=takes, parser=parser)
     _add_options(parser, _SETS[2], *takes, config=config)
     return parser
 
@@ -202,7 +211,7 @@ def _add_options(parser: argparse.ArgumentParser, overrides: str, *takes: str, c
     # SUPPRESS, and a place of its own for --set: what was given before the command holds, and what comes after it too
     add = parser.add_argument
     add("--config", type=Path, metavar="FILE", default=argparse.SUPPRESS, help=config)
-    help_set = "override one key: --set services.users.port=9080"
+    help_set = "override the config: --set services.users.port=9080"
     add("--set", dest=overrides, action="append", metavar="KEY=VALUE", default=argparse.SUPPRESS, help=help_set)
     if "log" in takes:
         formats, levels = ["console", "json"], ["debug", "info", "warning", "error"]
