@@ -17,6 +17,7 @@ POLICY: dict[str, Any] = {
         "half_open_max_calls": 1,
         "per": "edge",
     },
+    "admission": {"max_concurrent": 200, "max_waiting": 100},
 }
 
 

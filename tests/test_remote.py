@@ -80,6 +80,7 @@ orders→inventory  open
   bulkhead  100 at once, 0 may wait
   breaker   opens after 3 failures in a row, probes after 5 s (1 at a time),
             closes after 2 successes; one per edge
+  admission 200 at once, 100 may wait; the callee's, for all its callers
   traffic   12.3 calls/s, 21.0 % errors, 79.0 % refused, p99 252 ms
   now       0 in flight, 0 waiting, amplification 1
 
@@ -108,7 +109,7 @@ def test_what_is_switched_off_is_said(fake: FakeControl) -> None:
     assert lines[0] == "a→b  metrics_only"
     assert "  timeout   no limit for the call, no limit for an attempt" in lines
     assert "  retry     2 tries in all, at most 1 s apart, no budget" in lines
-    assert "  breaker   off" in lines
+    assert {"  breaker   off", "  admission off"} <= set(lines)
     assert "  mode      metrics_only, set by hand" in lines
     fake.state["edges"] = [edge("a", "b", policy=dict.fromkeys(POLICY), breakers=[])]
     assert "  a→b   none" in "\n".join(status(fake.state, Paint()))

@@ -158,7 +158,7 @@ def edges(answer: Json, paint: Paint) -> list[str]:
 
 
 def _policy(policy: Json) -> list[tuple[str, str]]:
-    retry, bulkhead = (_object(policy, key) for key in ("retry", "bulkhead"))
+    retry, bulkhead, admission = (_object(policy, key) for key in ("retry", "bulkhead", "admission"))
     whole, attempt = (as_limit(policy.get(key)) for key in ("timeout", "attempt_timeout"))
     budget = retry.get("budget")
     return [
@@ -170,14 +170,14 @@ def _policy(policy: Json) -> list[tuple[str, str]]:
             if retry
             else "off",
         ),
-        (
-            "bulkhead",
-            f"{as_text(bulkhead.get('max_concurrent'))} at once, {as_text(bulkhead.get('max_waiting'))} may wait"
-            if bulkhead
-            else "off",
-        ),
+        ("bulkhead", _room(bulkhead) if bulkhead else "off"),
         ("breaker", _rule(_object(policy, "breaker"))),
+        ("admission", f"{_room(admission)}; the callee's, for all its callers" if admission else "off"),
     ]
+
+
+def _room(bulkhead: Json) -> str:
+    return f"{as_text(bulkhead.get('max_concurrent'))} at once, {as_text(bulkhead.get('max_waiting'))} may wait"
 
 
 def _rule(breaker: Json) -> str:

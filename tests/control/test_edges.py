@@ -64,13 +64,14 @@ async def test_the_policy_is_the_one_in_force(start_mesh: StartMesh, tmp_path: P
     file.write_text("")
     world = await start_mesh(config=file)
     await asyncio.sleep(1)
-    assert (await edge(world, "users", "orders"))["policy"]["timeout"] == 2.0
-    file.write_text("[policy]\ntimeout = 1.5\nretry = false\n[policy.breaker]\nper = 'route'\n")
+    before = (await edge(world, "users", "orders"))["policy"]
+    assert (before["timeout"], before["admission"]) == (2.0, {"max_concurrent": 200, "max_waiting": 100})
+    file.write_text("[policy]\ntimeout = 1.5\nretry = false\nadmission = false\n[policy.breaker]\nper = 'route'\n")
     await asyncio.sleep(1)
     await world.get("users", "/users/1?include=orders")
     found = await edge(world, "users", "orders")
     assert found["policy"]["timeout"] == 1.5
-    assert found["policy"]["retry"] is None
+    assert (found["policy"]["retry"], found["policy"]["admission"]) == (None, None)
     assert [breaker["key"] for breaker in found["breakers"]] == ["GET /orders"]
 
 

@@ -31,13 +31,15 @@ class Overview(Struct, frozen=True):
 def edge_views(app: web.Application, rates: dict[str, Rate]) -> list[EdgeView]:
     """All edges."""
     mesh, history = app[MESH], app[HISTORY]
-    total = mesh.metrics.outcomes()
-    return [edge_view(edge, rates, history.recent(edge.name, total)) for edge in mesh.edges.values()]
+    total, admission = mesh.metrics.outcomes(), mesh.config.policy.admission
+    return [edge_view(edge, admission, rates, history.recent(edge.name, total)) for edge in mesh.edges.values()]
 
 
 def edge_shown(app: web.Application, edge: Edge) -> EdgeView:
     """One edge."""
-    return edge_view(edge, app[RATES].now(), app[HISTORY].recent(edge.name, app[MESH].metrics.outcomes()))
+    mesh = app[MESH]
+    recent = app[HISTORY].recent(edge.name, mesh.metrics.outcomes())
+    return edge_view(edge, mesh.config.policy.admission, app[RATES].now(), recent)
 
 
 @routes.add("GET", "/api/overview", "Services, edges and faults at once", {200: Overview})

@@ -3,8 +3,9 @@
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import asdict
 
-from meshlite.config import EdgePolicy
+from meshlite.config import AdmissionPolicy, PolicySection
 from meshlite.control.rates import Rate
 from meshlite.resilience.edge import Edge
 from meshlite.service import Service
@@ -61,12 +62,13 @@ class BreakerView(Struct, frozen=True):
 class EdgeView(Struct, frozen=True):
     """An edge: its policy in force (null: switched off), its breakers, what is under way, its last ten seconds.
 
+    The policy's `admission` is the callee's, for all its callers together.
     `amplification` is 1 and the retries per call; `outcomes` are the calls by how they ended: "ok", or why not.
     """
 
     caller: str
     callee: str
-    policy: EdgePolicy
+    policy: PolicySection
     mode: str
     breakers: list[BreakerView]
     in_flight: int
@@ -101,13 +103,15 @@ def service_view(service: Service, rates: dict[str, Rate]) -> ServiceView:
     )
 
 
-def edge_view(edge: Edge, rates: dict[str, Rate], outcomes: dict[str, int]) -> EdgeView:
-    """What is to be said of one edge; `outcomes` are those of its last ten seconds."""
+def edge_view(
+    edge: Edge, admission: AdmissionPolicy | None, rates: dict[str, Rate], outcomes: dict[str, int]
+) -> EdgeView:
+    """What is to be said of one edge; `admission` is its callee's, `outcomes` are those of its last ten seconds."""
     rate = rates.get(edge.name, Rate())
     return EdgeView(
         caller=edge.caller,
         callee=edge.callee,
-        policy=edge.policy,
+        policy=PolicySection(**asdict(edge.policy), admission=admission),
         mode=edge.mode,
         breakers=[_breaker(key, breaker.snapshot()) for key, breaker in edge.breakers()],
         in_flight=edge.in_flight,
