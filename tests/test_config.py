@@ -127,6 +127,18 @@ def test_single_rules_of_a_policy_can_be_switched_off() -> None:
             "polici: unknown section; known: mesh, log, control, limits, policy, services, edges, faults",
         ),
         ("policy.brekaer=false", "policy.brekaer: unknown; did you mean breaker?"),
+        ("mesh.sede=1", "mesh.sede: unknown; did you mean seed?"),
+        ("policy.retry.delay=1", "policy.retry.delay: unknown; did you mean base_delay or max_delay?"),
+        ("policy.breaker.timeout=1", "policy.breaker.timeout: unknown; did you mean reset_timeout?"),
+        ("services.users.format=1", "services.users.format: unknown; known: port, app"),
+        (
+            "policy.reset=1",
+            "policy.reset: unknown; known: timeout, attempt_timeout, retry, bulkhead, breaker, admission",
+        ),
+        (
+            "faults.slow-inventory.disabled=true",
+            "faults.slow-inventory.disabled: unknown; known: service, kind, enabled",
+        ),
         ("policy.timeout=nan", "policy.timeout: expected a number above 0, got nan"),
         ("policy.timeout=0", "policy.timeout: expected a number above 0, got 0"),
         ("policy.timeout=true", "policy.timeout: expected a number or false, got True"),

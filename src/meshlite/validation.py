@@ -97,13 +97,16 @@ def _walk_struct(value: Mapping[Any, Any], struct: type[msgspec.Struct], path: P
         if key in fields:
             yield from _walk(item, fields[key].type, (*path, key), strict)
         elif config.forbid_unknown_fields and key not in known:
-            close = difflib.get_close_matches(str(key), known, 1)
-            yield Fault(
-                (*path, str(key)), f"unknown; {f'did you mean {close[0]}?' if close else 'known: ' + ', '.join(known)}"
-            )
+            yield Fault((*path, str(key)), f"unknown; {_hint(str(key), known)}")
     for key, field in fields.items():
         if field.required and key not in value:
             yield Fault((*path, key), "missing")
+
+
+def _hint(key: str, known: list[str]) -> str:
+    """Which of the known keys was meant, where it is a slip of the fingers or a part of a name; else all of them."""
+    meant = difflib.get_close_matches(key, known, 1, 0.75) or [name for name in known if f"_{key}_" in f"_{name}_"]
+    return f"did you mean {' or '.join(meant)}?" if meant else f"known: {', '.join(known)}"
 
 
 def _struct_for(value: object, kind: Any) -> type[msgspec.Struct] | None:

@@ -80,7 +80,7 @@ def test_what_is_no_story_is_said(tmp_path) -> None:
     empty.write_text("")
     for name, says in (
         ("slwo", "there are slow, dead, lost-answer, retry-storm, overload, and files of your own"),
-        (str(tmp_path / "mine.py"), "FileNotFoundError"),
+        (str(tmp_path / "mine.py"), "mine.py: there is no such file$"),
         (str(crashing), "ZeroDivisionError"),
         (str(empty), "expected a SCENARIO"),
     ):

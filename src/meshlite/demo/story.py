@@ -79,6 +79,8 @@ def find(name: str) -> Scenario:
 
 
 def _imported(file: Path) -> ModuleType:
+    if not file.is_file():
+        raise StartError(f"{file}: there is no such file")
     spec = importlib.util.spec_from_file_location("meshlite_demo_own", file)
     assert spec is not None  # of a name that ends in .py
     assert spec.loader is not None
