@@ -30,6 +30,7 @@ async def test_the_example_is_a_service(start_mesh: StartMesh, tmp_path: Path, m
     for id_ in ("101", "0", "-1", "x", "1.5", "9" * 18, "9" * 400):
         answer = await world.get("users", f"/users/{id_}")
         assert (answer.status, answer.json["type"]) == (404, "urn:meshlite:problem:not-found")
+        assert "see /docs" not in answer.json["detail"], "it has none"
     assert (await world.order(("SKU-1", 1))).status == 201
     assert (await world.order(("SKU-1", 1), user_id=101)).json["type"] == "urn:meshlite:problem:unknown-user"
     assert (await world.get("users", "/readyz")).status == 200

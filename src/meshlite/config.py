@@ -153,8 +153,7 @@ def load(path: Path | None, overrides: Sequence[str] = (), *, sections: Sequence
     """The config in `path` (None: `config.toml` here, if it is there), with `KEY=VALUE` `overrides` on top.
 
     Where `sections` are given, nothing else of the file is looked at, and one that is not TOML counts as empty; where
-    none are (`()`), `config.toml` here is not looked for. Raises
-    ConfigError with every fault that was found.
+    none are (`()`), `config.toml` here is not looked for. Raises ConfigError with every fault that was found.
     """
     file = path if path is not None else Path("config.toml")
     found = file if path is not None or (sections != () and file.is_file()) else None

@@ -59,6 +59,12 @@ async def test_the_docs_page_asks_nobody_outside(world: World, app: str) -> None
     assert (await world.get(app, "/docs/LICENSE")).status == 404
 
 
+@pytest.mark.parametrize("app", APPS)
+async def test_who_finds_nothing_is_told_where_to_look(world: World, app: str) -> None:
+    """The detail of a path without a route names the page that lists the routes."""
+    assert (await world.get(app, "/nowhere")).json["detail"] == "no route /nowhere; see /docs"
+
+
 async def test_answers_are_what_the_document_says(world: World) -> None:
     """Live answers have the fields that their schemas require."""
     document = (await world.get("orders", "/openapi.json")).json

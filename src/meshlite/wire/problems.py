@@ -147,10 +147,15 @@ def unavailable(error: CallError) -> Problem:
 _BY_STATUS = {status: kind for kind, (status, _) in TYPES.items() if status in {404, 405, 413, 415, 417}}
 
 
+def _documented(request: web.BaseRequest) -> bool:
+    """Whether the application that was asked has /docs; one of somebody's own need not."""
+    return isinstance(request, web.Request) and any(at.canonical == "/docs" for at in request.app.router.resources())
+
+
 def from_http(error: web.HTTPException, request: web.BaseRequest) -> Problem:
     """The problem that says what aiohttp's own `error` says."""
     details: dict[int, str] = {
-        404: f"no route {request.path}",
+        404: f"no route {request.path}{'; see /docs' if error.status == 404 and _documented(request) else ''}",
         405: f"{request.method} is not allowed here; allowed: {error.headers.get('Allow', '')}",
         413: f"the body may have at most {getattr(request, 'client_max_size', 0)} bytes",
         417: "the only expectation that can be met is 100-continue",
