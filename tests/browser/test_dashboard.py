@@ -300,6 +300,30 @@ def test_nothing_is_wider_than_a_phone(meshlite: StartMeshlite, look: Open, widt
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.parametrize("size", [WIDE, NARROW, (320, 568)], ids=["wide", "narrow", "small"])
+def test_a_dialog_and_a_command_can_be_read_whole(meshlite: StartMeshlite, look: Open, size: tuple[int, int]) -> None:
+    """Nothing sticks out of the screen or is cut off; a long command at the bottom is shown when it is asked for."""
+    page = look(meshlite(), width=size[0], height=size[1])
+    page.get_by_role("button", name="Inventory crashes").click()
+    dialog = page.get_by_role("dialog")
+    box = dialog.bounding_box()
+    assert box is not None
+    assert box["x"] >= 16
+    assert box["width"] <= min(480, size[0] - 32)
+    assert box["y"] >= 0
+    assert box["y"] + box["height"] <= size[1]
+    cut = "(all) => all.filter((it) => it.clientWidth && it.scrollWidth > it.clientWidth).map((it) => it.tagName)"
+    assert dialog.locator(":scope, :scope *").evaluate_all(cut) == []
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Lost answers").click()
+    command = page.get_by_role("contentinfo").locator("code")
+    expect(command).to_contain_text("/reservations/*")
+    command.click()
+    assert command.evaluate(
+        "(code) => [code.scrollWidth - code.clientWidth, code.scrollHeight - code.clientHeight]"
+    ) == [0, 0]
+
+
 def test_tabs_go_by_arrows_and_motion_can_be_off(meshlite: StartMeshlite, look: Open) -> None:
     """As the ARIA pattern has it; and whoever wants no motion sees none."""
     page = look(meshlite(), reduced_motion="reduce")

@@ -75,7 +75,7 @@ export function Dialog({ action }) {
   return html`<dialog ref=${element} onClose=${() => set({ dialog: null })} aria-labelledby="ask">
     <h2 id="ask">${action.label}?</h2>
     ${action.confirm.map((line) => html`<p>${line}</p>`)}
-    <pre tabindex="0"><code>${action.requests.map(curl).join("\n")}</code></pre>
+    <pre><code>${action.requests.map(curl).join("\n")}</code></pre>
     <div class="row end"><button type="button" class="button" autofocus onClick=${close}>Leave it</button>
     <button type="button" class="button ${action.kind ?? "primary"}" onClick=${go}>${action.label}</button></div>
   </dialog>`;
