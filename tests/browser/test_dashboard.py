@@ -154,6 +154,21 @@ def test_an_edge_tells_its_policy_and_obeys_a_hand(meshlite: StartMeshlite, look
     expect(edge(page, "users→orders")).to_have_attribute("aria-label", re.compile("breaker closed"))
 
 
+def test_the_edge_that_a_hand_was_laid_on_stays(meshlite: StartMeshlite, look: Open) -> None:
+    """Until then the panel shows the edge that is in trouble; from then on that one, whatever opens elsewhere."""
+    mesh = meshlite()
+    page, other = look(mesh), look(mesh)
+    panel(page).get_by_role("button", name="Disable").click()
+    mesh.ask("PUT", "/api/faults/f", {"service": "users", "kind": "reset", "caller": "orders", "enabled": True})
+    mesh.ask("PUT", "/api/load", {"rate": 50, "seconds": 30})
+    for each in (page, other):
+        expect(edge(each, "orders→users")).to_have_attribute("aria-label", re.compile("breaker (half-)?open"))
+    expect(panel(other).get_by_role("heading", name="orders → users")).to_be_visible()
+    expect(panel(page).get_by_role("heading", name="orders → inventory")).to_be_visible()
+    panel(page).get_by_role("group", name="Edge to look at").get_by_role("button").first.click()
+    expect(panel(page).get_by_role("heading", name="users → orders")).to_be_visible()
+
+
 def test_a_fault_of_ones_own(meshlite: StartMeshlite, look: Open) -> None:
     """The form has the fields of its kind; what is wrong is said beside the field; what is right is switched on."""
     page = look(meshlite(), forgiven=GONE)  # 422 is an error to the console

@@ -11,7 +11,8 @@ export function EdgePanel() {
   const { overview, chosen } = useStore();
   const edge = edgeNamed(chosen.edge) ?? overview.edges[0];
   const name = `${edge.caller}→${edge.callee}`;
-  return html`<section class="card edge-panel" id="edge" tabindex="-1" aria-labelledby="edge-title">
+  // Who does something here has said where to look, before what was clicked may say otherwise.
+  return html`<section class="card edge-panel" id="edge" tabindex="-1" aria-labelledby="edge-title" onClickCapture=${() => choose(name)}>
     <div class="row"><h2 id="edge-title">${edge.caller} → ${edge.callee}</h2><span class="space" />
       <div class="pick" role="group" aria-label="Edge to look at">${overview.edges.map((each) => {
         const other = `${each.caller}→${each.callee}`;
