@@ -36,7 +36,7 @@ def asked(overview: Overview) -> None:
 
 def fault(overview: Overview, name: str = "f", **rule: Any) -> None:
     usual = {"service": "users", "kind": "error", "status": 503}
-    overview["faults"].append({"name": name, "enabled": True, **usual, **rule, "warnings": []})
+    overview["faults"].append({"name": name, "enabled": True, "hits": 1, "warnings": [], **usual, **rule})
 
 
 def opened(overview: Overview, name: str) -> None:
@@ -97,8 +97,45 @@ def many(overview: Overview) -> None:
         fault(overview, f"f{number}")
 
 
+def strikes_nothing(overview: Overview) -> None:
+    asked(overview)
+    service(overview, "orders").update(error_rate=0.02)
+    fault(overview, hits=0, warnings=["caller: inventory never asks users"], caller="inventory")
+
+
+def has_struck_nothing(overview: Overview) -> None:
+    asked(overview)
+    fault(overview, "late", service="inventory", hits=0)
+    opened(overview, "orders→inventory")
+
+
+def open_for_itself(overview: Overview) -> None:
+    fault(overview, "late", service="inventory", hits=0)
+    opened(overview, "orders→inventory")
+
+
+def not_asked_yet(overview: Overview) -> None:
+    fault(overview, hits=0)
+
+
+def never_to_strike(overview: Overview) -> None:
+    fault(overview, hits=0, warnings=["route: users has none like '/x'"])
+
+
+def half_open(overview: Overview) -> None:
+    asked(overview)
+    breaker = {"key": "edge", "state": "half_open", "reason": "", "probe_successes": 1}
+    edge(overview, "orders→inventory").update(breakers=[breaker])
+
+
+def failed_just_now(overview: Overview) -> None:
+    asked(overview)
+    edge(overview, "orders→inventory").update(error_rate=0.12)
+
+
 VERDICTS: list[tuple[Callable[[Overview], None], str, str]] = [
-    (asked, "good All is well.", "60/s requests, none failed; 99 of 100 take no more than 4.0 ms."),
+    (asked, "good All is well.", "At the three services together: 60/s requests"),
+    (asked, "good All is well.", "None failed; 99 of 100 take no more than 4.0 ms."),
     (users_fail_outside, "warn Users answers 503 to external (f).", "100 % of the requests to users failed"),
     (orders_slow_outside, "warn Orders 4 s slow to external (f).", "1 of 100 requests to orders takes 4.0 s or longer"),
     (connections_cut, "warn Users resets connections to external (f).", "3 of the 10 requests sent had no good answer"),
@@ -120,6 +157,29 @@ VERDICTS: list[tuple[Callable[[Overview], None], str, str]] = [
         "| Also: inventory answers 503 (inventory-fails).",
     ),
     (many, "warn 10 faults are on.", "Nobody has been hurt so far."),
+    (
+        strikes_nothing,
+        "warn Orders answers with errors.",
+        "The log has each of them. | On, but has struck nothing: users answers 503 to inventory (f).",
+    ),
+    (
+        has_struck_nothing,
+        "bad The breaker orders → inventory is open.",
+        "new orders are refused with 503. | On, but has struck nothing: inventory answers 503 (late).",
+    ),
+    (
+        open_for_itself,
+        "bad The breaker orders → inventory is open.",
+        "| On, but has struck nothing: inventory answers 503 (late).",
+    ),
+    (not_asked_yet, "warn Users answers 503 (f).", "Nobody asks anything, so nobody notices."),
+    (
+        never_to_strike,
+        "idle All is well, and nobody asks anything.",
+        "| On, but has struck nothing: users answers 503 (f).",
+    ),
+    (half_open, "warn The breaker orders → inventory is half-open.", "1 of the 2 that close it have succeeded."),
+    (failed_just_now, "warn Calls orders → inventory have failed.", "12 % of the calls orders → inventory failed"),
 ]
 
 

@@ -1,6 +1,7 @@
 // The mesh in a sentence, for whoever looks for the first time: the worst first, why, and what comes of it.
 import { breakerOf, effect, FELT, ms, percent, rate, reason, stateOf } from "./words.js";
 
+const TRIPPED = ["open", "forced_open", "half_open"]; // the worst first
 const SLOW = 1000; // milliseconds that a person notices
 const QUIET = "Nobody asks anything, so nobody notices. Send traffic, and see who does.";
 const capital = (text) => text[0].toUpperCase() + text.slice(1);
@@ -14,6 +15,9 @@ const because = (faults) =>
   faults.length > 3
     ? `${faults.length} faults`
     : faults.map((each) => `${each.service} ${effect(each)} (${each.name})`).join(" and ");
+
+// Whether a fault may be the cause of anything. Where it only says that it is not ready, nobody counts.
+const strikes = (fault) => !fault.warnings.length && (fault.hits > 0 || fault.kind === "unready");
 
 // What is wrong just now, and whether it lies behind an open edge: what a hand opened has no other cause.
 function causes(edge, state, down, on) {
@@ -50,36 +54,36 @@ function broken(edge, state, down, on) {
 }
 
 function tried(edge, on) {
-  const done = `${breakerOf(edge).probe_successes} of ${edge.policy.breaker.success_threshold} have succeeded`;
-  const text = `Probes get in, one at a time: ${done}. One that fails opens the breaker again.`;
-  return ["warn", `${called(edge)} is being tried again.`, text, on.length ? `Still on: ${because(on)}.` : ""];
+  const done = `${breakerOf(edge).probe_successes} of the ${edge.policy.breaker.success_threshold} that close it have succeeded`;
+  const text = `Only single calls get in, as probes: ${done}. One that fails opens it again.`;
+  return ["warn", `The breaker ${called(edge)} is half-open.`, text, on.length ? `Still on: ${because(on)}.` : ""];
 }
 
-// Nothing is stopped, switched on or open.
-function calm(overview, { edge, failing, slow, text }) {
-  if (edge.error_rate > 0.001) return ["warn", `${called(edge)} is getting over it.`, `No fault is on now. ${text}`, ""];
+// Nothing is stopped or open, and no fault strikes.
+function calm(overview, { edge, failing, slow, text }, idle) {
+  const none = idle.length ? "" : " No fault is on now.";
+  if (edge.error_rate > 0.001) return ["warn", `Calls ${called(edge)} have failed.`, `${text}${none}`, ""];
   if (failing.error_rate > 0.001)
-    return ["warn", `${capital(failing.name)} answers with errors.`, `${text} No fault is on now: the log has each of them.`, ""];
-  if (slow.p99_ms >= SLOW) return ["warn", `${capital(slow.name)} is slow.`, `${text} No fault is on now: the traces show where the time goes.`, ""];
+    return ["warn", `${capital(failing.name)} answers with errors.`, `${text}${none} The log has each of them.`, ""];
+  if (slow.p99_ms >= SLOW)
+    return ["warn", `${capital(slow.name)} is slow.`, `${text}${none} The traces show where the time goes.`, ""];
   const sum = rate(overview.services.reduce((total, each) => total + each.rate, 0));
-  return ["good", "All is well.", `${sum} requests, none failed; 99 of 100 take no more than ${ms(slow.p99_ms ?? 0)}.`, ""];
+  const all = `At the three services together: ${sum} requests, those that they send each other included.`;
+  return ["good", "All is well.", `${all} None failed; 99 of 100 take no more than ${ms(slow.p99_ms ?? 0)}.`, ""];
 }
 
-// [tone, headline, what it means, its cause]
-export function verdict(overview) {
+// [tone, headline, what it means, its cause], of the mesh as far as it does not depend on the faults `idle`
+function judged(overview, on, idle, asked) {
   const { services, edges } = overview;
-  if (overview.state !== "running") return ["warn", `The mesh is ${overview.state}.`, "What is under way may finish.", ""];
   const down = services.filter((each) => each.state !== "running");
-  const on = overview.faults.filter((each) => each.enabled);
-  const asked = services.some((each) => each.rate > 0);
   // Of several edges in one state, that one whose callee is known to be in trouble.
   const troubled = new Set([...down.map((each) => each.name), ...on.map((each) => each.service)]);
   const first = (state) => {
     const found = edges.filter((each) => stateOf(each) === state);
     return found.find((each) => troubled.has(each.callee)) ?? found[0];
   };
-  for (const state of ["open", "forced_open"]) if (first(state)) return broken(first(state), state, down, on);
-  if (first("half_open")) return tried(first("half_open"), on);
+  const state = TRIPPED.find(first);
+  if (state) return state === "half_open" ? tried(first(state), on) : broken(first(state), state, down, on);
   const found = harm(overview, on);
   if (down.length) {
     const text = found.text || "Whoever calls it gets no connection, until a breaker opens and spares the trying.";
@@ -90,5 +94,20 @@ export function verdict(overview) {
     const text = "Send traffic, then break something: the map shows where it hurts, and the panel why.";
     return ["idle", "All is well, and nobody asks anything.", text, ""];
   }
-  return calm(overview, found);
+  return calm(overview, found, idle);
+}
+
+// [tone, headline, what it means, its cause]
+export function verdict(overview) {
+  const { state, services, edges, faults } = overview;
+  if (state !== "running") return ["warn", `The mesh is ${state}.`, "What is under way may finish.", ""];
+  const asked = services.some((each) => each.rate > 0);
+  // A fault that has struck nothing is the cause of nothing; where nothing is to be struck, it is yet to come.
+  const still = !asked && !edges.some((each) => TRIPPED.includes(stateOf(each)));
+  const acts = (fault) => strikes(fault) || (still && !fault.warnings.length);
+  const on = faults.filter((each) => each.enabled);
+  const idle = on.filter((each) => !acts(each));
+  const [tone, head, text, also] = judged(overview, on.filter(acts), idle, asked);
+  const more = idle.length ? `On, but has struck nothing: ${because(idle)}.` : "";
+  return [tone, head, text, `${also} ${more}`.trim()];
 }
