@@ -4,6 +4,7 @@ import copy
 import re
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -241,6 +242,24 @@ def test_a_tab_that_nobody_sees_holds_no_connection(meshlite: StartMeshlite, loo
     assert re.fullmatch("[0-9a-f]+-[0-9]+", again.value.headers["last-event-id"])
     expect(story).to_contain_text("slow-inventory switched off")
     assert story.inner_text().count("slow-inventory") == 2
+
+
+def test_a_config_file_that_is_wrong_is_said_as_long_as_it_is(
+    meshlite: StartMeshlite, look: Open, tmp_path: Path
+) -> None:
+    """Above the headline, also to whoever comes later; it goes with the mistake, although no value has changed."""
+    mesh, file = meshlite(), tmp_path / "config.toml"
+    page = look(mesh)
+    file.write_text('[policy]\ntimeout = -1\nattempt_timeout = "x"\n')
+    said = page.get_by_role("status").filter(has_text="The config file is wrong")
+    expect(said).to_contain_text(
+        "policy.timeout: expected a number above 0, got -1 (and 1 more). What was in force before stays."
+    )
+    later = look(mesh).get_by_role("status").filter(has_text="The config file is wrong")
+    expect(later).to_be_visible()
+    file.write_text("[policy]\n")
+    expect(said).to_have_count(0)
+    expect(later).to_have_count(0)
 
 
 def test_the_story_begins_before_the_page_was_opened(meshlite: StartMeshlite, look: Open) -> None:

@@ -1,6 +1,7 @@
 // Keeps the store up to date. The event stream says what happens, and first what happened before the page was opened; the
 // overview, asked for once a second and after each event, says how all of it is, and alone whether the mesh answers. A
-// second has one poll: where the open tab wants fresh data, it takes a turn. A page that nobody sees asks nothing.
+// second has one poll: where the open tab wants fresh data, or the config file is wrong, that takes a turn. A page that
+// nobody sees asks nothing.
 import { get, headers, onAct } from "./api.js";
 import { set, state } from "./store.js";
 
@@ -54,6 +55,13 @@ function begin(run) {
   const notice = state.run ? `The mesh was restarted at ${clock()}: all is loaded anew.` : "";
   set({ run, notice, history: {}, moves: [], story: [] });
   if (state.config) loadConfig().catch(() => {});
+  loadProblems().catch(() => {});
+}
+
+// What is wrong with the file. An event tells when it is; that it no longer is, none does where no value has changed.
+async function loadProblems() {
+  const { problems } = await get("/api/config?prefix=mesh.seed");
+  set({ problems });
 }
 
 // A large answer: only of edges, when somebody wants to see a policy, and then kept up to date.
@@ -125,6 +133,7 @@ async function read() {
         last = id;
       }
       if (events.some((each) => NEWS.has(each.event))) refresh();
+      if (events.some((each) => each.event === "config.rejected")) loadProblems().catch(() => {});
       if (state.config && events.some((each) => each.event === "config.applied")) loadConfig().catch(() => {});
       set({});
     }
@@ -151,7 +160,9 @@ export function start() {
   setInterval(() => {
     if (idle()) return;
     turn += 1;
-    if (polls && turn % 3 === 0 && state.link === "live") polls();
+    const live = state.link === "live";
+    if (live && polls && turn % 3 === 0) polls();
+    else if (live && state.problems.length && turn % 3 === 1) loadProblems().catch(() => {});
     else refresh();
   }, 1000);
   document.addEventListener("visibilitychange", () => {

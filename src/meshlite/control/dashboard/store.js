@@ -8,6 +8,7 @@ export const state = {
   link: "connecting", // "live", "lost", or "locked" where a token is asked for
   notice: "", // what there is to say of the link: that the mesh was restarted, that it is gone
   config: null, // /api/config of the edges, by key
+  problems: [], // what is wrong with the config file just now
   history: {}, // by edge: its seconds, the latest last
   moves: [], // breakers' moves, the newest last
   story: [], // what happened, the newest first

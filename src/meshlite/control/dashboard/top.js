@@ -50,9 +50,13 @@ export function Top() {
 }
 
 export function Banner() {
-  const { link, notice } = useStore();
+  const { link, notice, problems } = useStore();
   const text = link === "lost" ? "The mesh does not answer. What you see is how it was; asking again each second." : notice;
+  const more = problems.length > 1 ? ` (and ${problems.length - 1} more)` : "";
   return html`<div role="status" class="banner-place">${
+    problems.length > 0 &&
+    html`<div class="banner bad"><p><b>The config file is wrong:</b> ${problems[0]}${more}. What was in force before stays.</p></div>`
+  }${
     text &&
     html`<div class="banner ${link}"><p>${text}</p>${
       link === "live" && html`<button type="button" class="button small" onClick=${() => set({ notice: "" })}>Good</button>`
