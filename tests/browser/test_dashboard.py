@@ -99,6 +99,26 @@ def test_a_trace_shows_the_attempt_that_was_refused(meshlite: StartMeshlite, loo
     expect(spans.filter(has_text="orders→inventory PUT /reservations/{order_id}")).to_be_visible()
 
 
+def test_a_connection_that_broke_is_not_one_that_never_was(meshlite: StartMeshlite, look: Open) -> None:
+    """A trace tells them apart; the counts of an edge do not, and say so."""
+    mesh = meshlite()
+    page = look(mesh)
+    mesh.ask("PUT", "/api/edges/orders/inventory/breaker", {"mode": "disabled"})
+    mesh.ask("POST", "/api/services/inventory/kill")
+    page.get_by_role("button", name="Send traffic").click()
+    expect(panel(page).locator(".ends")).to_contain_text("no connection, or it broke")
+    page.get_by_role("tab", name="Traces").click()
+    page.get_by_role("combobox", name=re.compile("^Outcome")).select_option("failed")
+    spans = page.locator(".waterfall .spans")
+    expect(spans).to_contain_text("no connection")
+    mesh.ask("POST", "/api/services/inventory/start")
+    rule = {"service": "inventory", "kind": "reset", "phase": "response", "caller": "orders", "enabled": True}
+    mesh.ask("PUT", "/api/faults/lost", rule)
+    page.get_by_role("combobox", name=re.compile("^Fault")).select_option("lost")
+    expect(spans).to_contain_text("the connection broke")
+    expect(spans).to_contain_text("its answer was lost · ⚡ lost")
+
+
 def test_a_log_line_leads_to_its_trace(meshlite: StartMeshlite, look: Open) -> None:
     """The lines of one service alone, and from one of them to what it was a part of."""
     page = look(meshlite())

@@ -24,15 +24,24 @@ function grouped(spans) {
 
 const refused = (span) => span.kind === "attempt" && span.attributes.refused;
 
+// Whether what a call or an attempt asked for came as far as its callee.
+const arrived = (span, spans) => spans.some((each) => each.parent_id === span.span_id && (each.kind === "server" || arrived(each, spans)));
+
+function ended(span, spans) {
+  if (span.outcome === "unreachable") return arrived(span, spans) ? "the connection broke" : "no connection";
+  if (span.outcome === "cancelled" && span.attributes.fault) return "its answer was lost"; // nobody gave it up
+  return outcome(span.outcome).word;
+}
+
 // What there is to say of a span beside its name, in words.
-function said(span) {
+function said(span, spans) {
   const { kind, outcome: came, attributes: of } = span;
   const parts = [];
   if (refused(span)) {
     parts.push(
       `not sent: ${outcome(of.refused).word}${of.breaker && of.breaker !== "closed" ? ` (${STATES[of.breaker]?.word ?? of.breaker})` : ""}`,
     );
-  } else if (came !== "ok") parts.push(kind === "server" && came.startsWith("http") ? String(of.status) : outcome(came).word);
+  } else if (came !== "ok") parts.push(kind === "server" && came.startsWith("http") ? String(of.status) : ended(span, spans));
   else if (kind === "server" && of.status) parts.push(String(of.status));
   if (of.waited_ms) parts.push(`waited ${ms(of.waited_ms)} for the bulkhead`);
   if (of.backoff_ms && !refused(span)) parts.push(`after a pause of ${ms(of.backoff_ms)}`);
@@ -85,7 +94,7 @@ export function Waterfall({ trace }) {
             : html`<i class="span" style=${{ left: share(span.start_ms), width: `max(2px, ${share(span.ms)})` }} />`
         }
       </div>
-      <div class="said small"><span class="num">${refused(span) ? "" : ms(span.ms)}</span> ${said(span)}</div>
+      <div class="said small"><span class="num">${refused(span) ? "" : ms(span.ms)}</span> ${said(span, trace.spans)}</div>
     </li>`,
     )}</ol>
   </div>`;

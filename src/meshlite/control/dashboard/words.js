@@ -49,7 +49,7 @@ export function stateOf(edge) {
 
 // A breaker's reason as a sentence.
 export function reason(text) {
-  if (!text || text === "new") return "Nothing has happened since the start.";
+  if (!text || text === "new") return "As it has been since the start.";
   return text[0].toUpperCase() + text.slice(1) + (/[.!]$/.test(text) ? "" : ".");
 }
 
@@ -58,7 +58,7 @@ export const OUTCOMES = {
   error: { word: "answered with an error", tone: "bad" },
   injected: { word: "struck by a fault", tone: "bad" },
   timeout: { word: "no answer in time", tone: "late" },
-  unreachable: { word: "no connection", tone: "bad" },
+  unreachable: { word: "no connection, or it broke", tone: "bad" },
   circuit_open: { word: "refused by the breaker", tone: "warn" },
   bulkhead_full: { word: "refused by the bulkhead", tone: "warn2" },
   retry_budget: { word: "refused by the retry budget", tone: "warn3" },
