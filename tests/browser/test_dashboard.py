@@ -189,6 +189,22 @@ def test_the_edge_that_a_hand_was_laid_on_stays(meshlite: StartMeshlite, look: O
     expect(panel(page).get_by_role("heading", name="users → orders")).to_be_visible()
 
 
+def test_edges_and_presets_bear_words(meshlite: StartMeshlite, look: Open) -> None:
+    """Each edge by its name where it is picked, each preset that is on; the tabs end where what is in them ends."""
+    page = look(meshlite())
+    picks = panel(page).get_by_role("group", name="Edge to look at").get_by_role("button")
+    expect(picks).to_contain_text(["users → orders", "orders → inventory", "orders → users"])
+    expect(page.get_by_role("button", name=re.compile("^orders → users ?, closed"))).to_be_visible()
+    preset = page.get_by_role("button", name="Users cuts connections")
+    expect(preset).not_to_contain_text("Click to mend it.")
+    preset.click()
+    expect(preset).to_contain_text(re.compile("on, [56][0-9] s left Click to mend it."))
+    tab, form = (page.locator(each).bounding_box() for each in ("#panel", "#fault-form"))
+    assert tab is not None
+    assert form is not None
+    assert tab["height"] < form["height"] + 20
+
+
 def test_a_fault_of_ones_own(meshlite: StartMeshlite, look: Open) -> None:
     """The form has the fields of its kind; what is wrong is said beside the field; what is right is switched on."""
     page = look(meshlite(), forgiven=GONE)  # 422 is an error to the console

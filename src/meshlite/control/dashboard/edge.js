@@ -13,14 +13,13 @@ export function EdgePanel() {
   const name = `${edge.caller}→${edge.callee}`;
   // Who does something here has said where to look, before what was clicked may say otherwise.
   return html`<section class="card edge-panel" id="edge" tabindex="-1" aria-labelledby="edge-title" onClickCapture=${() => choose(name)}>
-    <div class="row"><h2 id="edge-title">${edge.caller} → ${edge.callee}</h2><span class="space" />
-      <div class="pick" role="group" aria-label="Edge to look at">${overview.edges.map((each) => {
-        const other = `${each.caller}→${each.callee}`;
-        const state = stateOf(each);
-        return html`<button type="button" aria-pressed=${other === name} class=${STATES[state].tone} onClick=${() => choose(other)}
-          title="${other}: ${STATES[state].word}"
-          aria-label="${each.caller} to ${each.callee}, ${STATES[state].word}"><${Switch} state=${state} size=${28} /></button>`;
-      })}</div></div>
+    <h2 id="edge-title">${edge.caller} → ${edge.callee}</h2>
+    <div class="pick" role="group" aria-label="Edge to look at">${overview.edges.map((each) => {
+      const other = `${each.caller}→${each.callee}`;
+      const { tone, word } = STATES[stateOf(each)];
+      return html`<button type="button" aria-pressed=${other === name} class=${tone} onClick=${() => choose(other)} title=${word}>
+        <${Switch} state=${stateOf(each)} size=${28} />${each.caller} → ${each.callee}<span class="hidden">, ${word}</span></button>`;
+    })}</div>
     <${Hero} edge=${edge} />
     <${Controls} edge=${edge} />
     <${Charts} name=${name} />
@@ -99,8 +98,8 @@ function Facts({ edge }) {
     <${Fact} name="p99" value=${ms(edge.p99_ms)} title="99 of 100 calls took no longer, retries included; of the last ten seconds" />
     <${Fact} name="not answered" value=${percent(edge.error_rate)} tone=${edge.error_rate > 0.001 ? "bad" : ""}
       title="Of the last ten seconds; refusals are among them" />
-    <${Fact} name="attempts per call" value="×${edge.amplification.toFixed(2)}" tone=${edge.amplification > 1.05 ? "warn" : ""}
-      title="Retry amplification: 1 means no retries" />
+    <${Fact} name="tries per call" value="×${edge.amplification.toFixed(2)}" tone=${edge.amplification > 1.05 ? "warn" : ""}
+      title="Attempts, retries among them; 1 means no retries" />
     <${Fact} name="under way" value="${edge.in_flight}${edge.policy.bulkhead ? ` / ${edge.policy.bulkhead.max_concurrent}` : ""}"
       title="Attempts under way, of those that the bulkhead allows" />
     <${Fact} name="opened" value="${sum("opened")} ×" title="Since the start" />

@@ -122,6 +122,6 @@ function Log() {
         aria-label="Trace ${line.trace_id}">trace</button>`
         }</li>`,
           )}</ol>`
-        : html`<p class="empty">${list ? "No line like that among the last thousand." : "Asking for the log."}</p>`
+        : html`<p class="empty ${list ? "" : "asking"}">${list ? "No line like that among the last thousand." : "Asking for the log."}</p>`
     }</div>`;
 }

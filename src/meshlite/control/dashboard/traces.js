@@ -103,7 +103,7 @@ export function Traces() {
       html`<p class="empty" role="status">Trace <code>${traces.gone}</code> is not kept: of many good answers only the latest and
         the slowest are. What fails, or is struck by a fault, stays longer.</p>`
     }
-    ${list === null && html`<p class="empty">Asking for traces.</p>`}
+    ${list === null && html`<p class="empty asking">Asking for traces.</p>`}
     ${
       list?.length === 0 &&
       html`<div class="empty">${
