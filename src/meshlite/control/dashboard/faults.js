@@ -68,7 +68,7 @@ export function Presets() {
     <div class="grid">${PRESETS.map((preset) => {
       const on = overview.faults.find((each) => each.name === preset.name && each.enabled);
       return html`<${Act} action=${switching(preset, overview)} kind="preset ${on ? "on" : ""}" pressed=${!!on} key=${preset.name}>
-        <b>${preset.title}</b><span>${preset.text}</span>${on && html`<i>on${on.remaining === null ? "" : html`, <${Left} left=${on.remaining} /> left`}</i> <em>Click to mend it.</em>`}</${Act}>`;
+        <b>${preset.title}</b><span>${preset.text}</span>${on && html`<span><i>on${on.remaining === null ? "" : html`, <${Left} left=${on.remaining} /> left`}</i> Click to mend it.</span>`}</${Act}>`;
     })}<${Crash} service=${overview.services.find((each) => each.name === "inventory")} overview=${overview} /></div>
   </section>`;
 }
@@ -77,7 +77,7 @@ export function Presets() {
 function Crash({ service, overview }) {
   const up = service.state === "running";
   return html`<${Act} action=${up ? command(overview, service, "kill") : command(overview, service, "start")} kind="preset ${up ? "" : "on"}" pressed=${!up}>
-    <b>Inventory crashes</b><span>Killed, as by kill -9.</span>${!up && html`<i>${service.state}</i> <em>Click to start it.</em>`}</${Act}>`;
+    <b>Inventory crashes</b><span>Killed, as by kill -9.</span>${!up && html`<span><i>${service.state}</i> Click to start it.</span>`}</${Act}>`;
 }
 
 // Where the keyboard goes when the button that it was on goes with what it did.
