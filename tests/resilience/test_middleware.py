@@ -2,8 +2,9 @@
 
 import asyncio
 import gc
+import socket
 import warnings
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 
 import aiohttp
@@ -213,6 +214,66 @@ async def test_the_sessions_own_timeout_in_the_body_is_a_failure(callee, clock):
             with pytest.raises(TimeoutError):
                 await answer.read()
     assert only(middleware).snapshot()[-4:] == (0, 2, 0, 0)
+
+
+@pytest.fixture
+def black_hole():
+    """An address that takes no connection and refuses none: its queue is full, and further SYNs are dropped."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        yield "http://{}:{}/".format(*listener.getsockname())
+
+
+async def aside(request, handler):
+    return await asyncio.create_task(handler(request))
+
+
+@pytest.mark.parametrize("outer", [(), (aside,)], ids=["this task", "another task"])
+@pytest.mark.looptime
+async def test_the_sessions_total_timeout_while_it_connects_is_a_failure(black_hole, outer):
+    """Its timer cancels the task, as a caller might; but it is the callee that does not answer."""
+    seen = []
+    middleware = CircuitBreakerMiddleware(max_failures=1, classify=lambda answer, permit: seen.append(answer))
+    async with aiohttp.ClientSession(
+        middlewares=(*outer, middleware), timeout=aiohttp.ClientTimeout(total=3)
+    ) as session:
+        with pytest.raises(TimeoutError):
+            await session.get(black_hole)
+        with pytest.raises(CircuitOpenError):
+            await session.get(black_hole)
+    assert only(middleware).reason.startswith("1 consecutive failure, last: TimeoutError after")
+    assert list(map(type, seen)) == [TimeoutError]
+
+
+@pytest.mark.parametrize("moment", [2.0, 3.0], ids=["before", "at the same time"])
+@pytest.mark.looptime
+async def test_a_caller_cancelled_while_it_connects_is_neutral(black_hole, moment):
+    """Also in the very moment of the session's own timeout; so is a deadline around it."""
+    middleware = CircuitBreakerMiddleware(max_failures=1)
+    async with session_with(middleware, timeout=aiohttp.ClientTimeout(total=3)) as session:
+        task = asyncio.create_task(session.get(black_hole))
+        await asyncio.sleep(0)
+        asyncio.get_running_loop().call_later(moment, task.cancel)
+        await asyncio.wait([task])
+        assert task.cancelled()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(session.get(black_hole), 1.0)
+    assert only(middleware).snapshot()[-4:] == (0, 0, 2, 0)
+
+
+@pytest.mark.looptime
+async def test_a_timer_that_tells_nothing_of_itself_is_a_cancellation(black_hole, monkeypatch):
+    """Should aiohttp change it, the breaker says nothing rather than something wrong."""
+    monkeypatch.setattr("meshlite.resilience.middleware._user_request", lambda request: object())
+    middleware = CircuitBreakerMiddleware(max_failures=1)
+    async with session_with(middleware, timeout=aiohttp.ClientTimeout(total=3)) as session:
+        with pytest.raises(TimeoutError):
+            await session.get(black_hole)
+    assert only(middleware).snapshot()[-4:] == (0, 0, 1, 0)
 
 
 async def test_a_long_stream_is_not_a_hung_probe(callee, clock):
@@ -452,10 +513,6 @@ async def test_a_stale_connection_that_aiohttp_mends_by_itself_is_neutral(raw, c
 
 async def pieces():
     yield b"x"
-
-
-async def aside(request, handler):
-    return await asyncio.create_task(handler(request))
 
 
 @pytest.mark.parametrize(

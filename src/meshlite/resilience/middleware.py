@@ -9,6 +9,7 @@ that means failure counts at once. A response that its caller releases or closes
 
 import logging
 import time
+from asyncio import CancelledError, current_task
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -155,6 +156,8 @@ class CircuitBreakerMiddleware:
         except BaseException as exc:
             if request.session.closed or self._repeats.excuse(request, exc):
                 permit.ignore()
+            elif _timed_out(request, exc):
+                report(permit, late := TimeoutError(), self.judge(late, permit))
             else:
                 report(permit, exc, self.judge(exc, permit))
             mark_request(exc, request)
@@ -202,6 +205,18 @@ _once: ContextVar[object] = ContextVar("meshlite_once", default=None)
 def _user_request(request: ClientRequest) -> object:
     """What all requests have in common that aiohttp makes for one of its user's: repeats and redirects."""
     return getattr(request, "_timer", None)
+
+
+def _timed_out(request: ClientRequest, exc: BaseException) -> bool:
+    """Whether it is the session's own total timeout, of which aiohttp makes a TimeoutError outside of all middlewares.
+
+    While it connects, that timer cancels the task as anybody might, and keeps in mind that it did. Who was cancelled by
+    somebody else as well is not told of a timeout.
+    """
+    timer, task = _user_request(request), current_task()
+    if not isinstance(exc, CancelledError) or not getattr(timer, "_cancelled", False) or task is None:
+        return False
+    return task.cancelling() <= getattr(timer, "_cancelling", 0) + 1
 
 
 class _Repeats:
