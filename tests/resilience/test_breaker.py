@@ -350,9 +350,9 @@ def test_retry_after_in_half_open_is_until_the_earliest_lease_ends(clock):
     second = breaker.acquire()
     assert refusal(breaker).retry_after == 15
     assert breaker.retry_after == 15
-    first.renew()
-    assert breaker.retry_after == 20
-    clock.advance(19.9995)
+    second.renew()
+    assert breaker.retry_after == 15
+    clock.advance(14.9995)
     assert refusal(breaker).retry_after == 0.001
     first.ignore()
     second.ignore()
@@ -656,6 +656,55 @@ def test_a_long_run_of_ignored_probes_reopens(clock):
         breaker.acquire().ignore()
         assert breaker.state == "open"
         assert breaker.reason == "3 probes in a row were ignored: none said whether it works"
+
+
+LEASES = {  # signs of life after the probe began, slow_call_duration: the state when its lease of 20 s is over, and why
+    "none": ([], None, "open", "a probe gave no result in 20 s"),
+    "one": ([0], None, "closed", "1 probe succeeded"),
+    "many": ([5, 10, 15], None, "closed", "1 probe succeeded"),
+    "a pause that is slow": ([5], 10, "open", "a probe takes longer than 10 s"),
+    "no pause that is slow": ([9, 18], 10, "closed", "1 probe succeeded"),
+}
+
+
+@pytest.mark.parametrize(("signs", "slow", "state", "reason"), LEASES.values(), ids=LEASES)
+def test_a_probe_that_shows_signs_of_life_has_succeeded_at_the_end_of_its_lease(signs, slow, state, reason, clock):
+    """So a stream keeps others out no longer than that; its own end is then of no consequence."""
+    rates = {"window": "count", "window_size": 1, "slow_call_duration": slow, "slow_call_rate": 1.0} if slow else {}
+    breaker = CircuitBreaker(max_failures=1, probe_timeout=20, clock=clock, **rates)
+    fail(breaker)
+    clock.advance(30)
+    began, probe = clock(), breaker.acquire()
+    for sign in signs:
+        clock.set(began + sign)
+        probe.renew()
+        assert breaker.state == "half_open"
+    clock.set(began + 20)
+    assert (breaker.state, breaker.reason) == (state, reason)
+    probe.failure()
+    assert breaker.state == state
+    assert breaker.in_flight == 0
+
+
+def test_where_more_successes_are_needed_the_place_of_a_stream_is_free_after_its_lease(clock):
+    """It was one of them, as of then; its end is void, even while the breaker is still half-open."""
+    breaker = CircuitBreaker(max_failures=1, success_threshold=3, probe_timeout=20, clock=clock)
+    fail(breaker)
+    clock.advance(30)
+    stream = breaker.acquire()
+    stream.renew()
+    refusal(breaker)
+    clock.advance(25)
+    other = breaker.acquire()
+    stream.failure()
+    late = breaker.snapshot()
+    assert (late.state, late.probes, late.probe_successes, late.in_flight) == ("half_open", 1, 1, 1)
+    other.success()
+    last = breaker.acquire()
+    last.renew()
+    clock.advance(20)
+    last.failure()
+    assert (breaker.state, breaker.snapshot().since) == ("closed", clock())
 
 
 def test_an_expired_lease_counts_as_of_its_end(clock):

@@ -26,6 +26,7 @@ class Model:
     def begin(self, state, at):
         self.state, self.since, self.epoch = state, at, self.epoch + 1
         self.results, self.flying, self.noticed = [], {}, set()
+        self.began = {}  # probes that have shown a sign of life since
         self.streak = self.good = self.ignored = 0
 
     def open(self, at, asked=0):
@@ -42,10 +43,14 @@ class Model:
             if self.state == "open" and now >= self.since + self.open_time:
                 self.begin("half_open", self.since + self.open_time)
             elif self.state == "half_open" and self.flying:
-                oldest = min(self.flying.values())
-                if now >= oldest + rules["probe_timeout"]:
-                    self.open(oldest + rules["probe_timeout"])
-                elif self.slow(oldest, now):
+                first = min(self.flying, key=self.leased)
+                over = self.leased(first) + rules["probe_timeout"]
+                if now >= over and first not in self.began:
+                    self.open(over)
+                elif now >= over and not self.slow(self.flying[first], over):
+                    del self.flying[first]
+                    self.probe_succeeded(over)
+                elif self.slow(min(self.flying.values()), now):
                     self.open(now)
                 else:
                     return
@@ -57,6 +62,25 @@ class Model:
                 self.open(now)
             else:
                 return
+
+    def leased(self, call):
+        return self.began.get(call, self.flying[call])
+
+    def probe_succeeded(self, now):
+        self.ignored, self.good = 0, self.good + 1
+        if self.good >= self.rules["success_threshold"]:
+            self.row = 0
+            self.begin("closed", now)
+
+    def renew(self, now, epoch, call):
+        """It counts from now on where slowness is the question; a lease goes on as it began."""
+        self.look(now)
+        if epoch != self.epoch or call not in self.flying or self.slow(self.flying[call], now):
+            return
+        if self.state == "half_open":
+            self.began.setdefault(call, self.flying[call])
+        del self.flying[call]  # it goes to the end, as one that has just begun
+        self.flying[call] = now
 
     def slow(self, began, now):
         limit = self.rules.get("slow_call_duration")
@@ -91,11 +115,14 @@ class Model:
         rules = self.rules
         if epoch != self.epoch:
             return
-        began = self.flying[call]
-        if not (self.state == "half_open" and now >= began + rules["probe_timeout"]):
+        began = self.flying.get(call, now)
+        decided = self.state == "half_open" and (
+            call not in self.flying or now >= self.leased(call) + rules["probe_timeout"]
+        )
+        if not decided:
             del self.flying[call]
         self.look(now)
-        if epoch != self.epoch or self.state == "disabled":
+        if epoch != self.epoch or self.state == "disabled" or decided:
             return
         slow, failed = self.slow(began, now), outcome == "failure"
         if self.state == "half_open":
@@ -106,10 +133,7 @@ class Model:
             elif failed or slow:
                 self.open(now, asked if failed else 0)
             else:
-                self.ignored, self.good = 0, self.good + 1
-                if self.good >= rules["success_threshold"]:
-                    self.row = 0
-                    self.begin("closed", now)
+                self.probe_succeeded(now)
         elif outcome != "ignore":
             self.streak = self.streak + 1 if failed else 0
             self.results.append((now, failed, slow))
@@ -217,6 +241,15 @@ class Compared(RuleBasedStateMachine):
         permit.failure(retry_after=asked) if outcome == "failure" else getattr(permit, outcome)()
         self.model.end(self.now, epoch, call, outcome, asked)
         getattr(permit, data.draw(st.sampled_from(["success", "failure", "ignore"])))()
+        self.agree()
+
+    @precondition(lambda self: self.calls)
+    @rule(data=st.data())
+    def renew(self, data):
+        """A call shows a sign of life."""
+        permit, epoch, call = self.calls[data.draw(st.integers(0, len(self.calls) - 1))]
+        permit.renew()
+        self.model.renew(self.now, epoch, call)
         self.agree()
 
     @precondition(lambda self: self.calls)

@@ -222,8 +222,8 @@ async def test_a_generator_hears_what_its_consumer_sends_and_throws(clock):
     assert (snapshot.total_ignored, snapshot.total_failures, snapshot.in_flight) == (1, 0, 0)
 
 
-async def test_each_item_of_a_generator_renews_its_lease(clock):
-    """A long stream is not a hung probe."""
+async def test_each_item_of_a_generator_is_a_sign_of_life(clock):
+    """A long stream is not a hung probe; nor does it keep others out for longer than its lease."""
     breaker = CircuitBreaker(max_failures=1, probe_timeout=20, clock=clock)
     breaker.acquire().failure()
     clock.advance(30)
@@ -233,6 +233,7 @@ async def test_each_item_of_a_generator_renews_its_lease(clock):
         for number in range(5):
             clock.advance(15)
             yield number
+            assert breaker.state == ("half_open" if clock() < 50 else "closed")
 
     assert [number async for number in stream()] == [0, 1, 2, 3, 4]
     assert breaker.state == "closed"

@@ -94,7 +94,10 @@ class Permit:
                 breaker._settle(self._generation, self._ticket, self._started, exc)
 
     def renew(self) -> None:
-        """The call shows a sign of life: its lease, and what counts as its slowness, begin anew."""
+        """The call shows a sign of life: what counts as its slowness begins anew.
+
+        A probe that did so has succeeded, if there is no result at the end of its lease. That is not made longer.
+        """
         if self._breaker is not None:
             self._breaker._renew(self._ticket)
 
@@ -131,7 +134,8 @@ class CircuitBreaker(Machine):
       `reset_max` (600); up to a fraction `reset_jitter` of it is added by `random` (uniform, 0 to 1). A failure's
       `retry_after` can make it longer, up to `retry_after_max`.
     - `half_open_max_calls`: so many probes at once, but never more than are still needed; `success_threshold` successes
-      close it. A probe has `probe_timeout` (the longer of 60 and `reset_timeout`) to give a result, else it has failed.
+      close it. A probe has `probe_timeout` (the longer of 60 and `reset_timeout`) to give a result, else it has failed;
+      or succeeded, if it has shown a sign of life (`Permit.renew`, each item of a generator, each piece of a body).
       After `max_ignored_probes` ignored ones in a row it opens again, and says why.
     - `failures`, `ignores`: exception types or a predicate: which exceptions are the callee's failure (all), and which
       say nothing (none); the others are successes. `failure_result`: a predicate on what a call returned. Or, for all
@@ -274,8 +278,8 @@ class CircuitBreaker(Machine):
     def __call__(self, fn: ways.Guarded) -> ways.Guarded:
         """Guard a coroutine function or an async generator function: its calls go through the breaker.
 
-        Each item of a generator renews the lease; the time that its consumer takes counts too. Raise TypeError for any
-        other function.
+        Each item of a generator is a sign of life (`Permit.renew`); the time that its consumer takes counts too. Raise
+        TypeError for any other function.
         """
         return ways.guard(self, fn)
 

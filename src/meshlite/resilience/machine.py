@@ -29,7 +29,7 @@ class Machine:
     """States, counts and moves. Nothing in here awaits; whoever calls in finds it whole, listeners included."""
 
     __slots__ = (
-        "__weakref__", "_admitted", "_clock", "_due", "_generation", "_grown", "_ignored_run", "_judge",
+        "__weakref__", "_admitted", "_alive", "_clock", "_due", "_generation", "_grown", "_ignored_run", "_judge",
         "_last_failure", "_lease", "_listeners", "_lost", "_news", "_open_time", "_opened", "_overdue", "_patience",
         "_plain", "_random", "_reason", "_short", "_since", "_slow_limit", "_state", "_streak", "_successes",
         "_telling", "_tickets", "_total_failures", "_total_ignored", "_total_refused", "_total_successes", "_uncounted",
@@ -85,11 +85,13 @@ class Machine:
         self._streak = self._successes = self._ignored_run = 0
         # Calls that time can decide about, by ticket, and when they began or last showed a sign of life.
         self._watched: dict[int, float] = {}
+        # Probes that have shown a sign of life: when they began, which is when their lease did.
+        self._alive: dict[int, float] = {}
         # Calls in flight that are already counted as slow.
         self._overdue: set[int] = set()
         # No later than this does time decide something.
         self._due = at + self._open_time - INSTANT if state is OPEN else inf
-        # A watched call that is this old is slow, or its lease is over.
+        # A watched call that is this old is slow, or the lease of a probe without a sign of life is over.
         self._patience = self._slow_limit
         if state is HALF_OPEN:
             self._patience = min(self._slow_limit, self._lease)
@@ -138,8 +140,10 @@ class Machine:
         if self._state is OPEN:
             return self._since + self._open_time - now
         if self._state is HALF_OPEN and self._full():
-            limit = min(self.settings.probe_timeout, self.settings.slow_call_duration or inf)
-            return max(min(self._watched.values()) + limit - now, FLOOR)
+            settings = self.settings
+            slow = min(self._watched.values()) + (settings.slow_call_duration or inf)
+            over = min(map(self._leased_at, self._watched)) + settings.probe_timeout
+            return max(min(slow, over) - now, FLOOR)
         return None
 
     # ── What time decides ──────────────────────────────────────────────────────────────────────────────
@@ -165,16 +169,30 @@ class Machine:
                 self._catch_up_slow(now)
 
     def _catch_up_probes(self, now: float) -> None:
-        """Open again if a probe's lease is over (as of its end) or if it has become slow (as of now)."""
-        settings = self.settings
-        oldest = min(self._watched.values(), default=inf)
-        if now >= oldest + self._lease:
-            lease = settings.probe_timeout
-            self._open(oldest + lease, f"a probe gave no result in {_seconds(lease)}")
-        elif now >= oldest + self._patience:
-            self._open(now, f"a probe takes longer than {_seconds(settings.slow_call_duration)}")
+        """Decide about a probe whose lease is over (as of its end); open again if one has become slow (as of now)."""
+        self._due = self._probes_due()
+        if now < self._due:
+            return
+        watched, lease = self._watched, self.settings.probe_timeout
+        oldest = min(watched, key=self._leased_at)
+        began = self._leased_at(oldest)
+        over = now >= began + self._lease
+        if over and oldest not in self._alive:
+            self._open(began + lease, f"a probe gave no result in {_seconds(lease)}")
+        elif over and watched[oldest] + self._slow_limit > began + self._lease:
+            del watched[oldest], self._alive[oldest]
+            self._probe_succeeded(began + lease)
         else:
-            self._due = oldest + self._patience
+            self._open(now, f"a probe takes longer than {_seconds(self.settings.slow_call_duration)}")
+
+    def _leased_at(self, ticket: int) -> float:
+        """When the lease of a probe under way began: signs of life do not begin it anew."""
+        return self._alive.get(ticket, self._watched[ticket])
+
+    def _probes_due(self) -> float:
+        """When time next decides about a probe under way."""
+        slow = min(self._watched.values(), default=inf) + self._slow_limit
+        return min(slow, min(map(self._leased_at, self._watched), default=inf) + self._lease)
 
     def _catch_up_slow(self, now: float) -> None:
         """Count the calls in flight that have become slow."""
@@ -197,6 +215,8 @@ class Machine:
         self._catch_up(now)
         before = self._watched.pop(ticket, None)
         if before is not None:
+            if self._state is HALF_OPEN:
+                self._alive.setdefault(ticket, before)
             self._watched[ticket] = max(before, now)  # whatever the clock does, no one's patience ends before `_due`
 
     def set_probe_timeout(self, seconds: float) -> None:
@@ -206,7 +226,7 @@ class Machine:
         self._lease = seconds - INSTANT
         if self._state is HALF_OPEN:
             self._patience = min(self._slow_limit, self._lease)
-            self._due = min(self._watched.values(), default=inf) + self._patience
+            self._due = self._probes_due()
 
     # ── Outcomes ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -245,16 +265,16 @@ class Machine:
                 self._take_back()
         if generation != self._generation or self._state is DISABLED:
             return
-        slow = False
+        slow: bool | None = False
         if self._state is HALF_OPEN:
             slow = self._take_probe(ticket, now)
         elif ticket:
             since = self._watched.pop(ticket, None)
             self._overdue.discard(ticket)
             slow = since is None or now >= since + self._patience
-        if now >= self._due:
+        if now >= self._due or slow is None:
             self._move_on(now)
-            if generation != self._generation:
+            if generation != self._generation or slow is None:
                 return
         self._uncounted -= 1
         if outcome is IGNORED:
@@ -269,12 +289,14 @@ class Machine:
         elif outcome is not IGNORED:
             self._count(now, outcome is FAILURE, slow, retry_after)
 
-    def _take_probe(self, ticket: int, now: float) -> bool:
-        """Take a probe that has ended off the watch, and say if it was slow. One whose lease is over stays for time."""
-        started = self._watched[ticket]
-        if now < started + self._lease:
-            del self._watched[ticket]
-        return now >= started + self._patience
+    def _take_probe(self, ticket: int, now: float) -> bool | None:
+        """Take a probe that has ended off the watch and say if it was slow; None: its lease is over, time decides."""
+        since = self._watched.get(ticket)
+        if since is None or now >= self._leased_at(ticket) + self._lease:
+            return None
+        del self._watched[ticket]
+        self._alive.pop(ticket, None)
+        return now >= since + self._slow_limit
 
     def _probe_ended(self, now: float, outcome: Outcome, slow: bool, retry_after: float | None) -> None:
         settings = self.settings
@@ -287,11 +309,14 @@ class Machine:
         elif slow:
             self._open(now, f"a probe took longer than {_seconds(settings.slow_call_duration)}")
         else:
-            self._ignored_run = 0
-            self._successes += 1
-            if self._successes >= settings.success_threshold:
-                self._grown = 0.0
-                self._move(CLOSED, now, f"{_many(self._successes, 'probe')} succeeded")
+            self._probe_succeeded(now)
+
+    def _probe_succeeded(self, at: float) -> None:
+        self._ignored_run = 0
+        self._successes += 1
+        if self._successes >= self.settings.success_threshold:
+            self._grown = 0.0
+            self._move(CLOSED, at, f"{_many(self._successes, 'probe')} succeeded")
 
     def _count(self, now: float, failed: bool, slow: bool, retry_after: float | None) -> None:
         """Count a result in the closed state (or in metrics only), and open if a rule says so."""
