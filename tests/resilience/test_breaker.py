@@ -358,6 +358,18 @@ def test_retry_after_in_half_open_is_until_the_earliest_lease_ends(clock):
     second.ignore()
 
 
+def test_retry_after_in_half_open_is_no_longer_than_the_open_time(clock):
+    """A probe mostly ends much sooner than its lease."""
+    breaker = CircuitBreaker(max_failures=1, reset_timeout=5, clock=clock)
+    breaker.acquire().failure(retry_after=7)
+    clock.advance(7)
+    probe = breaker.acquire()
+    assert refusal(breaker).retry_after == breaker.retry_after == 7
+    clock.advance(55)
+    assert refusal(breaker).retry_after == 5
+    probe.success()
+
+
 def test_modes_are_set_by_hand(clock):
     """Forced open refuses without a time, disabled and metrics only admit all, auto comes back closed and afresh."""
     breaker = CircuitBreaker("x", max_failures=1, clock=clock)

@@ -143,7 +143,7 @@ class Machine:
             settings = self.settings
             slow = min(self._watched.values()) + (settings.slow_call_duration or inf)
             over = min(map(self._leased_at, self._watched)) + settings.probe_timeout
-            return max(min(slow, over) - now, FLOOR)
+            return max(min(slow - now, over - now, self._open_time), FLOOR)
         return None
 
     # ── What time decides ──────────────────────────────────────────────────────────────────────────────
