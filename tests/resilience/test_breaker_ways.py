@@ -2,7 +2,7 @@
 
 import asyncio
 import inspect
-from contextlib import nullcontext
+from contextlib import aclosing, nullcontext
 
 import pytest
 
@@ -196,7 +196,7 @@ def test_the_decorator_refuses_what_it_cannot_guard(thing):
 
 
 async def test_a_generator_hears_what_its_consumer_sends_and_throws(clock):
-    """send, throw and close reach the guarded generator; closing early is neutral."""
+    """send, throw and close reach the guarded generator; one closed early counts as it looked."""
     breaker = CircuitBreaker(clock=clock)
     closed = []
 
@@ -219,7 +219,24 @@ async def test_a_generator_hears_what_its_consumer_sends_and_throws(clock):
     await talk.aclose()
     assert closed == [True]
     snapshot = breaker.snapshot()
-    assert (snapshot.total_ignored, snapshot.total_failures, snapshot.in_flight) == (1, 0, 0)
+    assert (snapshot.total_successes, snapshot.total_failures, snapshot.in_flight) == (1, 0, 0)
+
+
+async def test_a_generator_whose_consumer_has_enough_closes_the_breaker(clock):
+    """Whoever takes only the first few items finds out as well that the callee works."""
+    breaker = CircuitBreaker(max_failures=1, clock=clock)
+    breaker.acquire().failure()
+    clock.advance(30)
+
+    @breaker
+    async def lines():
+        while True:
+            yield "line"
+
+    async with aclosing(lines()) as reading:
+        async for _ in reading:
+            break
+    assert breaker.state == "closed"
 
 
 async def test_each_item_of_a_generator_is_a_sign_of_life(clock):

@@ -115,7 +115,8 @@ def guard(breaker: "CircuitBreaker", fn: Guarded) -> Guarded:
                     permit.renew()
                     try:
                         sent = yield item
-                    except GeneratorExit:
+                    except GeneratorExit:  # the consumer has enough: it counts as it looked
+                        permit.success()
                         raise
                     except BaseException as thrown:  # the consumer's own, for the generator to answer
                         permit.renew()
