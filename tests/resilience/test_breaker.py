@@ -592,22 +592,27 @@ def test_listeners_hear_of_every_move_in_order(clock):
     assert seen[0].name == "x"
 
 
-def test_a_listener_that_raises_is_logged_and_dropped(clock, caplog):
-    """The call lives, and the others hear all the same."""
+def test_a_listener_that_raises_is_logged_once_and_hears_the_next_event(clock, caplog):
+    """The call lives, and the others hear all the same; once it has worked, the next error is news again."""
     heard, raised = [], []
 
     def bad(event):
-        raised.append(event)
-        raise RuntimeError("sink")
+        if event.to_state != "closed":
+            raised.append(event)
+            raise RuntimeError("sink")
 
     breaker = CircuitBreaker(max_failures=1, listeners=(bad, heard.append), clock=clock)
     fail(breaker)
     clock.advance(30)
-    breaker.acquire().success()
-    assert (len(raised), len(heard)) == (1, 3)
+    assert breaker.state == "half_open"
+    assert (len(raised), len(heard)) == (2, 2)
     assert [record.levelname for record in caplog.records] == ["ERROR"]
-    assert "listener_dropped" in caplog.text
+    assert "listener_failed" in caplog.text
     assert caplog.records[0].name == "meshlite.breaker"
+    breaker.acquire().success()
+    fail(breaker)
+    assert (len(raised), len(heard)) == (3, 4)
+    assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
 
 
 def test_a_listener_that_is_interrupted_does_not_silence_the_next_event(clock):

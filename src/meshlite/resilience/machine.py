@@ -29,11 +29,11 @@ class Machine:
     """States, counts and moves. Nothing in here awaits; whoever calls in finds it whole, listeners included."""
 
     __slots__ = (
-        "__weakref__", "_admitted", "_alive", "_clock", "_due", "_generation", "_grown", "_ignored_run", "_judge",
-        "_last_failure", "_lease", "_listeners", "_lost", "_news", "_open_time", "_opened", "_overdue", "_patience",
-        "_plain", "_random", "_reason", "_short", "_since", "_slow_limit", "_state", "_streak", "_successes",
-        "_telling", "_tickets", "_total_failures", "_total_ignored", "_total_refused", "_total_successes", "_uncounted",
-        "_watched", "_window", "name", "settings",
+        "__weakref__", "_admitted", "_alive", "_broken", "_clock", "_due", "_generation", "_grown", "_ignored_run",
+        "_judge", "_last_failure", "_lease", "_listeners", "_lost", "_news", "_open_time", "_opened", "_overdue",
+        "_patience", "_plain", "_random", "_reason", "_short", "_since", "_slow_limit", "_state", "_streak",
+        "_successes", "_telling", "_tickets", "_total_failures", "_total_ignored", "_total_refused",
+        "_total_successes", "_uncounted", "_watched", "_window", "name", "settings",
     )  # fmt: skip
 
     def __init__(
@@ -54,6 +54,8 @@ class Machine:
         self._listeners = listeners
         self._news: deque[BreakerMoved] = deque()
         self._telling = False
+        # The listeners (their ids) that raised when they were told last: that is logged once until they work again.
+        self._broken: set[int] = set()
         self._window: CountWindow | TimeWindow | None = None
         if settings.window == "count":
             self._window = CountWindow(int(settings.window_size or 0))
@@ -382,7 +384,7 @@ class Machine:
             self._tell()
 
     def _tell(self) -> None:
-        """Tell the listeners what is new, in order. One that raises is logged and dropped; one may call back in."""
+        """Tell the listeners what is new, in order. One that raises is logged, and told again; one may call back in."""
         if self._telling:
             return
         self._telling = True
@@ -392,15 +394,21 @@ class Machine:
                 for listener in self._listeners:
                     try:
                         listener(event)
+                        self._broken.discard(id(listener))
                     except Exception:
-                        import logging  # noqa: PLC0415  # costs more than all the rest of the import
-
-                        logging.getLogger("meshlite.breaker").exception("breaker.listener_dropped %r", listener)
-                        self._drop(listener)
+                        self._complain(listener)
         finally:
             self._telling = False
 
+    def _complain(self, listener: Listener) -> None:
+        if id(listener) not in self._broken:
+            import logging  # noqa: PLC0415  # costs more than all the rest of the import
+
+            self._broken.add(id(listener))
+            logging.getLogger("meshlite.breaker").exception("breaker.listener_failed %r", listener)
+
     def _drop(self, listener: Listener) -> None:
+        self._broken.discard(id(listener))
         for place, other in enumerate(self._listeners):
             if other is listener:  # once: it may be there twice
                 self._listeners = self._listeners[:place] + self._listeners[place + 1 :]
