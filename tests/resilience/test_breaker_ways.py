@@ -309,6 +309,18 @@ async def test_a_block_may_report_by_itself(clock):
 
 
 @pytest.mark.looptime
+async def test_a_breaker_within_itself_refuses_its_own_probe_and_says_so_in_the_end(clock):
+    """As the page on it warns: the outer call is ignored each time, whatever the callee would have answered."""
+    breaker = CircuitBreaker(max_failures=1, clock=clock)
+    breaker.acquire().failure()
+    clock.advance(30)
+    for _ in range(50):
+        with pytest.raises(CircuitOpenError) as refused:
+            await breaker.call(breaker.call, give, 1)
+        assert refused.value.state == "half_open"
+    assert breaker.reason.startswith("50 probes in a row were ignored")
+
+
 async def test_a_deadline_inside_is_a_failure_and_one_outside_is_neutral():
     """breaker.timeout counts its own TimeoutError; the caller's wait_for around the breaker cancels."""
     breaker = CircuitBreaker(max_failures=1, clock=asyncio.get_running_loop().time)
