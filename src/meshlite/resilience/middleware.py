@@ -105,7 +105,7 @@ class CircuitBreakerMiddleware:
       Ignored without asking: cancellations, refusals on our own side, what a session says that was closed meanwhile,
       and a broken connection after which aiohttp itself sends the request once more.
     - `settle`: "body" (a success counts when the body is complete) or "headers" (as soon as they came).
-    - `listener`: told of every move of every breaker. `max_breakers`: the registry's bound.
+    - `listener`: told of every move of every breaker. `max_breakers`: the registry's bound (1024).
 
     `middleware.breakers` is the registry. Raise ValueError for settings that cannot be meant.
     """
@@ -118,7 +118,7 @@ class CircuitBreakerMiddleware:
         classify: Classify | None = None,
         settle: Literal["body", "headers"] = "body",
         listener: Listener | None = None,
-        max_breakers: int = 1024,
+        max_breakers: int | None = None,
         **settings: Any,  # those of CircuitBreaker
     ) -> None:
         if settle not in ("body", "headers"):
@@ -130,11 +130,13 @@ class CircuitBreakerMiddleware:
             if fn is not None or name == "key":
                 function(name, fn)
         if breakers is None:
-            breakers = _registry(max_breakers, listener, settings)
+            breakers = _registry(1024 if max_breakers is None else max_breakers, listener, settings)
         elif not isinstance(breakers, BreakerRegistry):
             raise ValueError(f"breakers must be a BreakerRegistry, not {breakers!r}")
-        elif settings or listener is not None:
-            raise ValueError("a ready registry brings its own breakers: give settings and listener there")
+        else:
+            own = {"listener": listener, "max_breakers": max_breakers}
+            if given := [*settings, *(name for name, value in own.items() if value is not None)]:
+                raise ValueError(f"a ready registry brings its breakers: {', '.join(given)} would have no effect")
         self.breakers = breakers
         self._key = key
         self._classify = classify
