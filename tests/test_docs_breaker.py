@@ -1,13 +1,15 @@
 """The page on the circuit breaker: its code runs, and does what the page says."""
 
+import json
 import re
 from pathlib import Path
 
 import aiohttp
 import pytest
 from aiohttp import web
+from prometheus_client import generate_latest
 
-from meshlite import BreakerMoved, CircuitBreaker, CircuitBreakerMiddleware, Snapshot
+from meshlite import BreakerMoved, CircuitBreaker, CircuitBreakerMiddleware, CircuitOpenError, Snapshot
 
 PAGE = (Path(__file__).parents[1] / "docs" / "breaker.md").read_text(encoding="utf-8")
 
@@ -80,6 +82,31 @@ async def test_the_recipe_per_tenant_keeps_tenants_apart(page):
     page["tenants"]["a"].force_open()
     assert await page["for_tenant"]("b", work) == 1
     assert page["tenants"]["a"].state == "forced_open"
+
+
+def test_the_recipe_for_metrics_counts_calls_and_moves(page):
+    """Those of all breakers of the registry, named by their keys."""
+    breaker = page["middleware"].breakers["https://a.test:443"]
+    breaker.acquire().success()
+    for _ in range(5):
+        breaker.acquire().failure()
+    with pytest.raises(CircuitOpenError):
+        breaker.acquire()
+    text = generate_latest(page["metrics"]).decode()
+    for line in (
+        'breaker_moves_total{breaker="https://a.test:443",to="open"} 1.0',
+        'breaker_open{breaker="https://a.test:443"} 1.0',
+        'breaker_calls_total{breaker="https://a.test:443",outcome="successes"} 1.0',
+        'breaker_calls_total{breaker="https://a.test:443",outcome="failures"} 5.0',
+        'breaker_calls_total{breaker="https://a.test:443",outcome="refused"} 1.0',
+    ):
+        assert line in text
+
+
+def test_a_snapshot_as_json_has_names():
+    """As the page says; a state is its word."""
+    facts = json.loads(json.dumps(CircuitBreaker("payments").snapshot()._asdict()))
+    assert (facts["name"], facts["state"], facts["retry_after"]) == ("payments", "closed", None)
 
 
 def test_the_recipes_for_tests_pass(page):
