@@ -418,6 +418,32 @@ def test_a_disabled_breaker_looks_at_nothing_and_metrics_only_counts_slow_calls_
     hung.ignore()
 
 
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"max_failures": 3}, "3 consecutive failures, last: TimeoutError after 0 s"),
+        (
+            {"window": "count", "window_size": 3, "failure_rate": 1.0},
+            "3 of the last 3 calls failed, last: TimeoutError after 0 s",
+        ),
+    ],
+    ids=["consecutive", "rate"],
+)
+def test_metrics_only_says_why_it_would_have_opened(settings, why, clock):
+    """In its reason, and does nothing else about it."""
+    breaker = CircuitBreaker(clock=clock, **settings)
+    breaker.metrics_only()
+    fail(breaker, 2)
+    assert breaker.reason == "set to metrics_only by hand"
+    fail(breaker)
+    assert breaker.reason == f"would have opened: {why}"
+    snapshot = breaker.snapshot()
+    assert (snapshot.state, snapshot.opened, snapshot.open_time) == ("metrics_only", 0, 0)
+    assert snapshot.consecutive_failures == 3
+    breaker.acquire().success()
+    assert breaker.reason == f"would have opened: {why}"
+
+
 def test_reset_closes_from_any_mode_and_starts_afresh(clock):
     """Also from forced open; results of calls admitted before do not count."""
     breaker = CircuitBreaker(max_failures=2, clock=clock)

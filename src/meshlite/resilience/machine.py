@@ -326,7 +326,7 @@ class Machine:
         if self._window is not None:
             self._window.add(now, failed, slow)
         limit = self.settings.max_failures
-        if limit is not None and self._streak >= limit and self._state is CLOSED:
+        if limit is not None and self._streak >= limit:
             self._open(now, f"{_many(limit, 'consecutive failure')}, last: {_told(self._last_failure)}", retry_after)
         elif failed or slow:
             self._judge_rates(now, failed, retry_after)
@@ -342,7 +342,7 @@ class Machine:
     def _judge_rates(self, now: float, failed: bool, retry_after: float | None) -> None:
         """Open if the rate of slow calls is reached or, after a failed one, that of failures."""
         settings = self.settings
-        if self._window is None or self._state is not CLOSED:
+        if self._window is None:
             return
         counts = self._counts(now)
         if counts.calls < settings.minimum_calls:
@@ -366,6 +366,9 @@ class Machine:
     # ── Moves ──────────────────────────────────────────────────────────────────────────────────────────
 
     def _open(self, at: float, reason: str, retry_after: float | None = None) -> None:
+        if self._state is METRICS_ONLY:
+            self._reason = f"would have opened: {reason}"
+            return
         settings = self.settings
         self._grown = min(self._grown * settings.reset_multiplier or settings.reset_timeout, settings.reset_max)
         self._opened += 1
