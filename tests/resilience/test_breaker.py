@@ -1,7 +1,9 @@
 """The machine, step by step: what trips it, what opens and closes it, what it says, and what it ignores."""
 
 import contextlib
+import copy
 import itertools
+import pickle
 from functools import partial
 
 import pytest
@@ -675,6 +677,18 @@ def test_a_breaker_is_pristine_while_a_new_one_would_be_its_equal(clock):
     assert not breaker.pristine
     breaker.auto()
     assert breaker.pristine
+
+
+@pytest.mark.parametrize("what", ["breaker", "permit"])
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps], ids=lambda fn: fn.__qualname__)
+def test_neither_a_breaker_nor_a_permit_can_be_copied(what, copied, clock):
+    """Two of one name would know nothing of each other, and two permits would be for one place."""
+    breaker = CircuitBreaker(clock=clock)
+    permit = breaker.acquire()
+    with pytest.raises(TypeError, match=f"{what} cannot be copied"):
+        copied(breaker if what == "breaker" else permit)
+    assert breaker.in_flight == 1
+    permit.success()
 
 
 def test_states_and_outcomes_are_plain_strings():

@@ -22,7 +22,7 @@ import time
 from collections.abc import Awaitable, Callable
 from random import random as chance
 from types import TracebackType
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any, Literal, NoReturn, ParamSpec, TypeVar
 from warnings import warn
 
 from meshlite.resilience import ways
@@ -108,6 +108,9 @@ class Permit:
         if breaker is not None:
             self._breaker = None
             breaker._end(self._generation, self._ticket, self._started, outcome, cause, retry_after)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a permit cannot be copied or pickled: it is for one call")
 
     def __del__(self) -> None:
         breaker = self._breaker
@@ -399,6 +402,9 @@ class CircuitBreaker(Machine):
         function("listener", listener)
         self._listeners = (*self._listeners, listener)
         return lambda: self._drop(listener)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a circuit breaker cannot be copied or pickled: two would know nothing of each other's calls")
 
     def __repr__(self) -> str:
         return f"<CircuitBreaker {self.name!r} {self._state}>"
