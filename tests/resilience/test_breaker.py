@@ -574,6 +574,15 @@ CAUSES = [
     ("HTTP 503", "HTTP 503"),
     (None, "failure"),
     (CalleeFailed("x", status=502), "answered 502"),
+    (ExceptionGroup("both", [TimeoutError(), TimeoutError()]), "ExceptionGroup of TimeoutError"),
+    (
+        ExceptionGroup("all", [OSError(), ExceptionGroup("in it", [CalleeFailed("x", status=502), OSError()])]),
+        "ExceptionGroup of OSError, answered 502",
+    ),
+    (
+        ExceptionGroup("many", [OSError(), KeyError(), TypeError(), ValueError()]),
+        "ExceptionGroup of OSError, KeyError, TypeError, …",
+    ),
 ]
 
 

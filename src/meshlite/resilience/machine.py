@@ -6,7 +6,7 @@ time cannot decide anything about it), and when it began.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from math import inf
 
 from meshlite.errors import CallError, CircuitOpenError
@@ -428,9 +428,23 @@ def _seconds(seconds: float | None) -> str:
 
 def _kind(cause: BaseException | str | None) -> type | str | None:
     """What is kept of a failure until it is told."""
+    if not isinstance(cause, BaseException):
+        return cause
     if isinstance(cause, CallError):
         return cause.words
-    return type(cause) if isinstance(cause, BaseException) else cause
+    if isinstance(cause, BaseExceptionGroup):
+        kinds = list(dict.fromkeys(_words(cause)))
+        return f"{type(cause).__name__} of {', '.join(kinds[:3])}{', …' * (len(kinds) > 3)}"
+    return type(cause)
+
+
+def _words(exc: BaseException) -> Iterator[str]:
+    """The words for an exception, or for each of those in a group."""
+    if isinstance(exc, BaseExceptionGroup):
+        for each in exc.exceptions:
+            yield from _words(each)
+    else:
+        yield exc.words if isinstance(exc, CallError) else type(exc).__name__
 
 
 def _told(failure: tuple[type | str | None, float]) -> str:
