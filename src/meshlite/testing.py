@@ -15,6 +15,7 @@ from meshlite.errors import CircuitOpenError
 from meshlite.resilience.breaker import CircuitBreaker, Permit
 from meshlite.resilience.settings import is_number
 
+_KEYS = {"at", "op", "expect_state"}
 _OP = re.compile(r"success|failure|slow|expect_reject|begin:[^:]+|end:[^:]+:(ok|fail)|cancel:[^:]+")
 
 
@@ -47,9 +48,10 @@ def replay(breaker_factory: Callable[..., CircuitBreaker], scenario: Mapping[str
     - `begin:x`, then `end:x:ok`, `end:x:fail` or `cancel:x` (which is ignored): a call that takes its time, admitted.
     - `expect_reject`: a call that is refused.
 
-    Raise ValueError for any other step, for the end of a call that did not begin, for one that begins twice, for `slow`
-    without a `slow_call_duration`, and where `at` goes back. `expect_state`, if given, is the state right after the
-    step. Calls of a trace that never end are ignored at its end.
+    `expect_state`, if given, is the state right after the step. Calls of a trace that never end are ignored at its end.
+
+    Raise ValueError for any other step, or key of a step, for the end of a call that did not begin, for one that begins
+    twice, for `slow` without a `slow_call_duration`, and where `at` goes back.
     """
     _check(scenario)
     now = 0.0
@@ -94,6 +96,8 @@ def _check(scenario: Mapping[str, Any]) -> None:
     begun: set[str] = set()
     last = 0.0
     for number, step in enumerate(scenario["steps"]):
+        if unknown := [str(key) for key in step if key not in _KEYS]:
+            raise ValueError(f"{trace}, step {number}: no such key: {', '.join(unknown)}")
         if problem := _problem(step, last, begun, scenario["config"]):
             raise ValueError(f"{trace}, step {number}: {problem}")
         last = step["at"]

@@ -1265,6 +1265,10 @@ BAD_TRACES = [
     ({"config": {}, "steps": [{"at": 0, "op": "slow"}]}, "without a slow_call_duration"),
     ({"config": {}, "steps": [{"at": 2, "op": "success"}, {"at": 1, "op": "success"}]}, "step 1: at must be"),
     ({"config": {}, "steps": [{"op": "success"}]}, "at must be"),
+    (
+        {"config": {}, "steps": [{"at": 0, "op": "failure", "expected_state": "open"}]},
+        "step 0: no such key: expected_state",
+    ),
 ]
 
 
