@@ -33,3 +33,4 @@ def test_everything_that_is_announced_is_there():
     wanted = {"CallRefused", "CircuitOpenConnectionError", "BreakerMoved", "Permit", "Outcome", "State", "Snapshot"}
     assert wanted <= set(meshlite.__all__)
     assert all(hasattr(meshlite, name) for name in meshlite.__all__)
+    assert set(meshlite.__all__) <= set(dir(meshlite))

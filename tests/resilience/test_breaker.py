@@ -34,6 +34,7 @@ WRONG = [
     {"max_failures": 0},
     {"max_failures": 2.5},
     {"max_failures": -1},
+    {"max_failures": True},
     {"reset_timeout": 0},
     {"reset_timeout": float("nan")},
     {"reset_timeout": float("inf")},

@@ -21,7 +21,7 @@ that has become slow) is found out by whoever next calls, reports a result or lo
 import time
 from collections.abc import Awaitable, Callable
 from random import random as chance
-from types import TracebackType
+from types import EllipsisType, TracebackType
 from typing import Any, Literal, NoReturn, ParamSpec, TypeVar
 from warnings import warn
 
@@ -155,7 +155,7 @@ class CircuitBreaker(Machine):
         self,
         name: str = "",
         *,
-        max_failures: int | bool | None = True,
+        max_failures: int | Literal[False] | EllipsisType | None = ...,
         window: Literal["count", "time"] | None = None,
         window_size: float | None = None,
         failure_rate: float | None = None,

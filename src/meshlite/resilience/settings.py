@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from types import EllipsisType
 from typing import NamedTuple, TypeGuard
 
 # What marks the code of `async def`, without a yield and with one (inspect knows, but costs more than all of this).
@@ -31,7 +32,7 @@ class Settings(NamedTuple):
 
 def checked(
     *,
-    max_failures: int | bool | None,
+    max_failures: int | EllipsisType | None,
     window: str | None,
     window_size: float | None,
     failure_rate: float | None,
@@ -49,7 +50,7 @@ def checked(
     max_ignored_probes: int,
 ) -> Settings:
     """The settings with their defaults filled in. Raise ValueError for the first that cannot be meant."""
-    if max_failures is True:
+    if isinstance(max_failures, EllipsisType):  # not given
         max_failures = 5 if window is None else None
     elif max_failures is False:
         max_failures = None
