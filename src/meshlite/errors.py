@@ -75,18 +75,20 @@ class CircuitOpenError(CallRefused):
     """The circuit breaker refused the call.
 
     `name` is the breaker's, `state` its state at the refusal (`open`, `half_open` with no probe to spare, or
-    `forced_open`), `retry_after` the seconds until it will let a call in, None where it is forced open.
+    `forced_open`), `retry_after` the seconds until it will let a call in, None where it is forced open; `why` is the
+    breaker's own reason, in words.
     """
 
     reason = "circuit_open"
 
     edge = ""
 
-    def __init__(self, name: str, state: str, retry_after: float | None = None) -> None:
+    def __init__(self, name: str, state: str, retry_after: float | None = None, why: str = "") -> None:
         # The hot path of a refusal: what the bases would set, without their calls (`args` are set before this).
         self.retry_after = retry_after
         self.name = name
         self.state = state
+        self.why = why
 
     def __str__(self) -> str:
         wait = "" if self.retry_after is None else f", retry after {self.retry_after:.3g} s"

@@ -15,7 +15,7 @@ from meshlite.errors import CircuitOpenError
 from meshlite.resilience.breaker import CircuitBreaker, Permit
 from meshlite.resilience.settings import is_number
 
-_KEYS = {"at", "op", "expect_state"}
+_KEYS = {"at", "op", "expect_state", "note"}
 _OP = re.compile(r"success|failure|slow|expect_reject|begin:[^:]+|end:[^:]+:(ok|fail)|cancel:[^:]+")
 
 
@@ -48,7 +48,8 @@ def replay(breaker_factory: Callable[..., CircuitBreaker], scenario: Mapping[str
     - `begin:x`, then `end:x:ok`, `end:x:fail` or `cancel:x` (which is ignored): a call that takes its time, admitted.
     - `expect_reject`: a call that is refused.
 
-    `expect_state`, if given, is the state right after the step. Calls of a trace that never end are ignored at its end.
+    `expect_state`, if given, is the state right after the step; a `note` is for whoever reads it. Calls of a trace that
+    never end are ignored at its end.
 
     Raise ValueError for any other step, or key of a step, for the end of a call that did not begin, for one that begins
     twice, for `slow` without a `slow_call_duration`, and where `at` goes back.

@@ -86,6 +86,7 @@ async def test_a_refusal_is_a_connection_error_and_a_circuit_open_error(callee, 
     error = caught.value
     assert isinstance(error, CircuitOpenError)
     assert (error.state, error.retry_after) == ("open", 30)
+    assert error.why.startswith("1 consecutive failure, last: HTTP 500 after")
     assert error.name == str(callee.make_url("/")).rstrip("/")
     assert error.__cause__ is None
     assert only(middleware).reason.startswith("1 consecutive failure, last: HTTP 500 after")

@@ -116,7 +116,7 @@ class Machine:
             return 0
         if self._state is OPEN:
             self._total_refused += 1
-            raise CircuitOpenError(self.name, OPEN, self._since + self._open_time - now)
+            raise CircuitOpenError(self.name, OPEN, self._since + self._open_time - now, self._reason)
         if self._full():
             self._total_refused += 1
             raise self._refusal(now)
@@ -135,7 +135,7 @@ class Machine:
         return state is OPEN or state is FORCED_OPEN
 
     def _refusal(self, now: float) -> CircuitOpenError:
-        return CircuitOpenError(self.name, self._state, self._wait(now))
+        return CircuitOpenError(self.name, self._state, self._wait(now), self._reason)
 
     def _wait(self, now: float) -> float | None:
         """Seconds until a call may get in; None where one gets in now, or nobody knows."""

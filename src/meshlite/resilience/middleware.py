@@ -152,7 +152,7 @@ class CircuitBreakerMiddleware:
         except CircuitOpenError as refused:
             if request.session.closed:
                 return await handler(request)  # for aiohttp to refuse
-            raise CircuitOpenConnectionError(refused.name, refused.state, refused.retry_after) from None
+            raise CircuitOpenConnectionError(refused.name, refused.state, refused.retry_after, refused.why) from None
         try:
             response = await handler(request)
         except BaseException as exc:
