@@ -335,7 +335,7 @@ async def test_a_deadline_inside_is_a_failure_and_one_outside_is_neutral():
     with pytest.raises(TimeoutError):
         await hang()
     assert breaker.state == "open"
-    assert breaker.reason == "1 consecutive failure, last: TimeoutError after 5 s"
+    assert breaker.reason.startswith("1 consecutive failure, last: TimeoutError after 5")  # and what the machine took
     with pytest.raises(CircuitOpenError):
         await hang()
 
