@@ -151,6 +151,7 @@ async def world(start_mesh: StartMesh) -> World:
 
 OWN = """
 import asyncio
+from contextlib import suppress
 from aiohttp import web
 
 mood = ""
@@ -165,11 +166,11 @@ async def much(request):
 async def slow_to_close(app):
     global closed
     yield
-    await asyncio.sleep(0.3 if mood else 0)
+    await asyncio.sleep(3600 if mood == "raise and hang" else 0.3 if mood else 0)
     closed += 1
 
 async def running(app):
-    if mood == "raise":
+    if mood in ("raise", "raise and hang"):
         raise RuntimeError("not\\ntoday")
     if mood == "hang":
         await asyncio.sleep(3600)
@@ -178,6 +179,9 @@ async def running(app):
         raise RuntimeError("not so")
     if mood == "hang at the end":
         await asyncio.sleep(3600)
+    while mood == "deaf at the end":
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
 
 def create_app(context):
     app = web.Application()

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from meshlite.config import Config, ConfigError, load
-from meshlite.keys import diff
+from meshlite.keys import diff, sources
 from meshlite.lint import lint
 
 ROOT = Path(__file__).parents[1]
@@ -62,23 +62,25 @@ TIMEOUT, EDGE = "[policy]\ntimeout = 3.0\n", "[edges.orders.inventory]\ntimeout 
 
 
 @pytest.mark.parametrize(
-    ("file", "flags", "timeout"),
+    ("file", "flags", "timeout", "source"),
     [
-        ("", [], 0.6),
-        (TIMEOUT, [], 3.0),
-        (EDGE, [], 0.7),
-        (TIMEOUT + EDGE, [], 0.7),
-        (EDGE, ["policy.timeout=4"], 4.0),
-        (TIMEOUT + EDGE, ["policy.timeout=false"], None),
-        (TIMEOUT, ["edges.orders.inventory.timeout=0.8", "policy.timeout=4"], 0.8),
+        ("", [], 0.6, "default"),
+        (TIMEOUT, [], 3.0, "file"),
+        (EDGE, [], 0.7, "file"),
+        (TIMEOUT + EDGE, [], 0.7, "file"),
+        (EDGE, ["policy.timeout=4"], 4.0, "flag"),
+        (TIMEOUT + EDGE, ["policy.timeout=false"], None, "flag"),
+        (TIMEOUT, ["edges.orders.inventory.timeout=0.8", "policy.timeout=4"], 0.8, "flag"),
     ],
 )
 def test_what_is_said_of_all_edges_holds_for_each_but_for_exceptions_beside_it(
-    tmp_path: Path, file: str, flags: list[str], timeout: float | None
+    tmp_path: Path, file: str, flags: list[str], timeout: float | None, source: str
 ) -> None:
     """An exception that the defaults make is none from the file's rule, and one of the file's none from a flag."""
     (tmp_path / "config.toml").write_text(file)
-    edge = load(None, flags).edges["orders"]["inventory"]
+    config = load(None, flags)
+    assert sources(config)["edges.orders.inventory.timeout"] == source
+    edge = config.edges["orders"]["inventory"]
     assert (edge.timeout, edge.attempt_timeout) == (timeout, 0.25)
 
 

@@ -282,6 +282,64 @@ async def test_an_application_that_never_lets_go_is_left(
 
 
 @pytest.mark.looptime
+async def test_an_application_that_hears_no_cancellation_is_left_too(
+    start_mesh: StartMesh, own: Callable[[str], None]
+) -> None:
+    """And the mesh stops; kills that come while it hangs make that no longer."""
+    own("deaf at the end")
+    world = await start_mesh(MOODY, "mesh.shutdown_grace=2")
+    mesh, loop = world.mesh, asyncio.get_running_loop()
+    before = loop.time()
+    await mesh.stop_service("users")
+    for _ in range(6):
+        await asyncio.sleep(1)
+        kill = asyncio.create_task(mesh.kill_service("users"))
+    await kill
+    assert loop.time() - before == pytest.approx(6 + 5, abs=0.3), "from the first kill five, and five for the rest"
+    assert mesh.services["users"].state == "failed"
+    await mesh.stop()
+    own("")
+    await asyncio.sleep(61)
+    assert not mesh.services["users"]._left
+
+
+@pytest.mark.looptime
+async def test_a_kill_does_not_wait_for_a_failed_start_that_hangs(
+    start_mesh: StartMesh, own: Callable[[str], None]
+) -> None:
+    """It has five seconds from the kill on, whatever its grace was."""
+    own("")
+    world = await start_mesh(MOODY, "mesh.shutdown_grace=30")
+    await world.mesh.stop_service("users")
+    own("raise and hang")
+    start = asyncio.create_task(world.mesh.start_service("users"))
+    await asyncio.sleep(1)
+    before = asyncio.get_running_loop().time()
+    await world.mesh.kill_service("users")
+    assert asyncio.get_running_loop().time() - before == pytest.approx(5, abs=0.3)
+    with pytest.raises(StartError, match="not today"):
+        await start
+    assert [line["service"] for line in world.logged("service.hung")] == ["users"]
+
+
+async def test_an_end_that_fails_before_the_application_is_asked_is_told(
+    start_mesh: StartMesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is left in between, draining for ever."""
+    world = await start_mesh()
+
+    async def crash(*_: object) -> int:
+        raise RuntimeError("bug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server.Listener, "drain", crash)
+        await world.mesh.kill_service("users")
+    service = world.mesh.services["users"]
+    assert (service.state, service.reason) == ("failed", "its end failed: RuntimeError: bug")
+    await service._listener.close()
+
+
+@pytest.mark.looptime
 @pytest.mark.parametrize("command", ["start_service", "restart_service"])
 @pytest.mark.parametrize("end", ["kill_service", "stop"])
 async def test_a_start_that_hangs_is_given_up(

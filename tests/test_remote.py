@@ -757,6 +757,22 @@ def test_set_and_config_go_anywhere(fake: FakeControl, capsys: pytest.CaptureFix
     assert main([*fake.at, "fault", "list", *wrong]) == 3
 
 
+def test_a_file_that_is_no_toml_sends_nobody_to_another_mesh(
+    fake: FakeControl, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A wrong value keeps nobody from the mesh that the file names; where it cannot be read, none is named."""
+    file = tmp_path / "x.toml"
+    file.write_text(f"[control]\nport = {fake.port}\n[policy]\ntimeout = -1\n")
+    assert main(["--config", str(file), "edges"]) == 0
+    assert "where the mesh is is known all the same" in capsys.readouterr().err
+    asked = len(fake.headers)
+    file.write_text(f"[control]\nport = {fake.port}\n[policy\n")
+    assert main(["--config", str(file), "edges"]) == 2
+    assert "say with --set control.port=PORT which mesh is meant" in capsys.readouterr().err
+    assert len(fake.headers) == asked
+    assert main(["--config", str(file), "edges", *fake.at]) == 0
+
+
 def test_help_says_the_exit_codes_and_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     """For scripts, and for people."""
     with pytest.raises(SystemExit):

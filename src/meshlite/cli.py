@@ -243,7 +243,7 @@ def _remote(name: str) -> Callable[[argparse.Namespace], int]:
             config = _load(options)
         except ConfigError as error:  # a file that is wrong just now must not keep anybody from a mesh that runs
             config = _load(options, ("mesh", "control"))
-            _complain(f"{error.problems[0]}; what it says of [mesh] and [control] is enough to go on")
+            _complain(f"{error.problems[0]}; where the mesh is is known all the same")
         return remote.run(name, config, options)
 
     return run

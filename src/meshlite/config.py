@@ -152,8 +152,9 @@ class Config(_Section, frozen=True, kw_only=True):
 def load(path: Path | None, overrides: Sequence[str] = (), *, sections: Sequence[str] | None = None) -> Config:
     """The config in `path` (None: `config.toml` here, if it is there), with `KEY=VALUE` `overrides` on top.
 
-    Where `sections` are given, nothing else of the file is looked at, and one that is not TOML counts as empty; where
-    none are (`()`), `config.toml` here is not looked for. Raises ConfigError with every fault that was found.
+    Where `sections` are given, nothing else of the file is looked at, and one that is not TOML counts as empty if a
+    flag says where the mesh is; where none are (`()`), `config.toml` here is not looked for. Raises ConfigError with
+    every fault that was found.
     """
     file = path if path is not None else Path("config.toml")
     found = file if path is not None or (sections != () and file.is_file()) else None
@@ -168,6 +169,8 @@ def load(path: Path | None, overrides: Sequence[str] = (), *, sections: Sequence
         except (ValueError, RecursionError) as error:
             if sections is None:
                 problems.append(f"{found}: is not TOML: {error}")
+            elif not any(text.startswith("control.port=") for text in overrides):
+                problems.append(f"{found}: is not TOML: {error}; say with --set control.port=PORT which mesh is meant")
     if sections is not None:
         table = {name: value for name, value in table.items() if name in sections}
     for override in overrides:

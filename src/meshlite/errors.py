@@ -35,6 +35,9 @@ class ConfigError(MeshliteError):
 class StartError(MeshliteError):
     """A start is not possible as asked: ports that are taken, a folder that cannot be written. One text for each."""
 
+    def __str__(self) -> str:
+        return "\n".join(self.args)
+
 
 class StorageError(MeshliteError):
     """The database could not do what was asked; it counts as not done, and no later read of this process shows it."""

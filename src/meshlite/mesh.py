@@ -5,7 +5,7 @@ import fcntl
 import os
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from random import Random
@@ -78,6 +78,8 @@ class Mesh:
         self._stop_by = 0.0
         self._ending: asyncio.Task[None] | None = None
         self._control_boundary: list[Boundary] = []
+        self.farewells: list[Callable[[], Awaitable[None]]] = []
+        """What is awaited first when it stops, while all of it still serves; it takes a second at most."""
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -247,11 +249,13 @@ class Mesh:
         self.state = "draining"
         grace = self.config.mesh.shutdown_grace
         self._stop_by = self.clock() + grace
-        for boundary in self._control_boundary:
-            boundary.draining = True
-        for service in self.services.values():
-            service.drain(self._stop_by)
         try:
+            for farewell in self.farewells:
+                await farewell()
+            for boundary in self._control_boundary:
+                boundary.draining = True
+            for service in self.services.values():
+                service.drain(self._stop_by)
             await self._drain([service.boundary for service in self.services.values()], grace)
         finally:
             await self._stack.aclose()

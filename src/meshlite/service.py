@@ -81,7 +81,8 @@ class Service:
         self._serve_until = 0.0  # once it ends: when its requests are cut
         self._stop_by = 0.0  # and when its application must have let go
         self._killed = False
-        self._closing: asyncio.Timeout | None = None  # how long its application may yet take to let go
+        self._let_go_by = 0.0  # once it does: when its application is left as it is
+        self._left: set[asyncio.Task[None]] = set()  # what still hangs then
 
     def _bind(self, port: int) -> Listener:
         config = self._config
@@ -244,26 +245,33 @@ class Service:
             if cut and alone and not self._killed:  # of those whom the mesh cuts, it has told itself
                 self._log.warning("service.cut", requests=cut, grace=self._config.mesh.shutdown_grace)
             failed = await self._let_go()
+        except Exception as error:
+            self._log.error("service.crashed", exc_info=error)
+            failed = f"its end failed: {_line(error)}"
         finally:
             self._refuses.set()
             self._ending = None
         self.move("failed" if failed else "stopped", failed or ("killed" if self._killed else ""))
 
     async def _let_go(self) -> str:
-        """Close the application; one that hangs is left as it is. What went wrong, empty if nothing did."""
-        closing = self._closing = asyncio.timeout(max(self._stop_by - self._clock(), 0.0) + HANG)
-        try:
-            async with closing:
-                await self._listener.close()
-        except Exception as error:  # an application may be anyone's
-            if closing.expired():
-                self._log.error("service.hung", seconds=HANG)
-                return f"its end did not come: it has not let go {HANG:g} s after its time"
-            self._log.error("service.crashed", exc_info=error)
-            return f"its end failed: {_line(error)}"
-        finally:
-            self._closing = None
-        return ""
+        """Close the application; one that hangs is cancelled and left. What went wrong, empty if nothing did."""
+        closing = asyncio.create_task(self._listener.close(), name=f"{self.name}-close")
+        self._let_go_by = max(self._stop_by, self._clock()) + HANG
+        while not closing.done() and (left := self._let_go_by - self._clock()) > 0:  # which a kill makes less
+            await asyncio.wait([closing], timeout=min(left, CUT))
+        if not closing.done():
+            self._log.error("service.hung", seconds=HANG)
+            closing.cancel()
+            await asyncio.wait([closing], timeout=HANG)  # what else is to be closed
+            if not closing.done():
+                self._left.add(closing)
+                closing.add_done_callback(self._left.discard)
+            return f"its end did not come: it has not let go {HANG:g} s after its time"
+        error = None if closing.cancelled() else closing.exception()
+        if error is None:
+            return ""
+        self._log.error("service.crashed", exc_info=error)  # an application may be anyone's
+        return f"its end failed: {_line(error)}"
 
     async def _ended(self) -> None:
         if self._ending is not None:
@@ -271,11 +279,10 @@ class Service:
 
     def _cut_short(self) -> None:
         """Cut the end that is under way."""
+        self._let_go_by = min(self._let_go_by, self._clock() + HANG)
         if self._ending is not None:
             self._killed, self._serve_until, self._stop_by = True, _PAST, _PAST
             self._listener.abort()
-            if self._closing is not None and not self._closing.expired():
-                self._closing.reschedule(asyncio.get_running_loop().time() + HANG)
 
     def _give_up(self) -> None:
         for task in self._starts:
@@ -299,7 +306,7 @@ class Service:
             raise
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 

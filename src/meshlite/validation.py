@@ -8,12 +8,17 @@ import re
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal, Union, get_args, get_origin
 
 import msgspec
 
 Path = tuple[str | int, ...]
 _SHOWN = 40
+_MOST = 50
+"""Faults that are told of one value: a body may have a hundred thousand."""
+_LONGEST = 60
+"""Characters of a key that is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +65,14 @@ def shown(value: object) -> str:
 
 
 def faults(value: object, kind: Any, path: Path = (), *, strict: bool = True) -> list[Fault]:
-    """All that keeps `value` from being a `kind`; empty if nothing does. `strict` is msgspec's."""
+    """All that keeps `value` from being a `kind`, up to some fifty; empty if nothing does. `strict` is msgspec's."""
     try:
         msgspec.convert(value, kind, strict=strict)
     except msgspec.ValidationError as error:
-        return list(_walk(value, kind, path, strict)) or [Fault(path, _text(error, value, kind))]
+        found = list(islice(_walk(value, kind, path, strict), _MOST + 1)) or [Fault(path, _text(error, value, kind))]
+        if len(found) > _MOST:
+            found[_MOST:] = [Fault(path, f"and more: {_MOST} are told at once")]
+        return found
     return []
 
 
@@ -73,16 +81,15 @@ def _walk(value: object, kind: Any, path: Path, strict: bool) -> Iterator[Fault]
     if struct is not None and isinstance(value, Mapping):
         yield from _walk_struct(value, struct, path, strict)
         return
+    inside: Iterator[Fault] = iter(())
     if get_origin(kind) is list and isinstance(value, list):
-        found = [fault for i, item in enumerate(value) for fault in _walk(item, get_args(kind)[0], (*path, i), strict)]
-        if found:
-            yield from found
-            return
+        inside = (fault for i, item in enumerate(value) for fault in _walk(item, get_args(kind)[0], (*path, i), strict))
     elif hasattr(kind, "__metadata__") and isinstance(value, list):
-        found = list(_walk(value, get_args(kind)[0], path, strict))
-        if found:
-            yield from found
-            return
+        inside = _walk(value, get_args(kind)[0], path, strict)
+    if (first := next(inside, None)) is not None:
+        yield first
+        yield from inside
+        return
     try:
         msgspec.convert(value, kind, strict=strict)
     except msgspec.ValidationError as error:
@@ -97,7 +104,8 @@ def _walk_struct(value: Mapping[Any, Any], struct: type[msgspec.Struct], path: P
         if key in fields:
             yield from _walk(item, fields[key].type, (*path, key), strict)
         elif config.forbid_unknown_fields and key not in known:
-            yield Fault((*path, str(key)), f"unknown; {_hint(str(key), known)}")
+            name = str(key) if len(str(key)) <= _LONGEST else f"{key!s:.{_LONGEST}}…"
+            yield Fault((*path, name), f"unknown; {_hint(name, known)}")
     for key, field in fields.items():
         if field.required and key not in value:
             yield Fault((*path, key), "missing")

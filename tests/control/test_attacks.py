@@ -390,6 +390,20 @@ async def test_a_page_under_any_name_of_ours_may_change_something(world: World) 
             assert (await outcome(world, "control", asked.encode())).startswith("200"), (host, name)
 
 
+async def test_a_page_of_the_visitors_own_machine_is_none_of_ours_by_another_name(start_mesh: StartMesh) -> None:
+    """Behind a proxy the name is not this machine's: what the visitor calls localhost is another one."""
+    world = await start_mesh("control.allowed_hosts=['mesh.example']")
+    for origin, expected in (
+        ("http://localhost", FOREIGN),
+        ("https://127.0.0.1", FOREIGN),
+        ("http://mesh.example:81", FOREIGN),
+        ("https://mesh.example", "200"),
+        ("http://MESH.example", "200"),
+    ):
+        asked = sent("Host: mesh.example", f"Origin: {origin}")
+        assert await outcome(world, "control", asked) == expected, origin
+
+
 def test_a_token_in_a_file_that_is_no_text_is_not_quoted(tmp_path: Path) -> None:
     """A number that was meant as one: it needs quotes."""
     file = tmp_path / "config.toml"

@@ -155,6 +155,35 @@ async def test_what_was_read_can_be_sent_back(world: World, method: str) -> None
     assert (refused.status, refused.json["errors"][0]["pointer"]) == (422, "/name")
 
 
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+async def test_what_was_read_and_sent_back_says_no_more_than_before(world: World, method: str) -> None:
+    """What holds where nothing is said goes on doing so: it is not made the fault's own."""
+    for name, table in (
+        ("u", {"service": "users", "kind": "unready"}),
+        ("d", {"service": "users", "kind": "delay", "seconds": 1}),
+        ("e", {"service": "users", "kind": "error"}),
+    ):
+        read = (await ask(world, "PUT", name, table)).json
+        same = await ask(world, method, name, read)
+        assert (same.status, same.json) == (200, read)
+    assert "phase" not in (await ask(world, "GET", "u")).json
+    late = await ask(world, "PATCH", "d", {"kind": "throttle", "bytes_per_second": 100})
+    assert (late.status, late.json["phase"]) == (200, "response")
+    assert (await ask(world, "PATCH", "e", {"statuses": {"500": 1}})).status == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [({"active": 3}, "/active"), ({"hits": 1, "enabled": True}, "/hits"), ({"kind": "hang"}, "/service")],
+)
+async def test_a_slip_is_no_fault_that_was_read(world: World, body: dict[str, Any], pointer: str) -> None:
+    """What only is to be read is a mistake where its name is not there too; a kind alone makes no fault."""
+    await ask(world, "PUT", "f", {"service": "users", "kind": "error"})
+    refused = await ask(world, "PUT", "f", body)
+    assert (refused.status, refused.json["errors"][0]["pointer"]) == (422, pointer)
+    assert (await ask(world, "PUT", "f", {"service": None, "kind": None, "enabled": True})).json["enabled"] is True
+
+
 @pytest.mark.parametrize("name", ["my_fault", "Fault1", "a-B_3"])
 async def test_a_fault_may_be_called_as_its_maker_likes(world: World, name: str) -> None:
     """Letters, digits, hyphens and underscores."""

@@ -1,6 +1,7 @@
 """`/api/load`: the stream of requests that the control plane sends by itself."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -146,6 +147,23 @@ async def test_a_mesh_that_stops_sends_nothing_more(start_mesh: StartMesh) -> No
     async with asyncio.timeout(5):
         await world.mesh.stop()
     assert not [task for task in asyncio.all_tasks() if task.get_name() == "load"]
+
+
+async def test_what_it_ordered_is_given_back_before_the_mesh_stops(start_mesh: StartMesh, tmp_path: Path) -> None:
+    """Nothing is kept from anybody by orders that nobody meant."""
+    world = await start_mesh(data=tmp_path / "data")
+    before = (await world.get("inventory", "/inventory")).json
+    await put(world, rate=100, seconds=60)
+    while (await load(world))["ok"] < 60:
+        await asyncio.sleep(0.05)
+    await world.mesh.stop()
+    again = await start_mesh(data=tmp_path / "data")
+    for _ in range(100):  # an order that had no answer yet is undone when the mesh begins
+        if (after := (await again.get("inventory", "/inventory")).json) == before:
+            break
+        await asyncio.sleep(0.05)
+    kept = sum(item["reserved"] for item in after["items"]) - sum(item["reserved"] for item in before["items"])
+    assert kept <= 5, "but for what was confirmed while its answer was given up"
 
 
 @pytest.mark.looptime

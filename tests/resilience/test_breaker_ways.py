@@ -239,6 +239,24 @@ async def test_a_generator_whose_consumer_has_enough_closes_the_breaker(clock):
     assert breaker.state == "closed"
 
 
+async def test_a_generator_that_fails_while_its_consumer_closes_it_has_failed(clock):
+    """Its end is a part of it."""
+    breaker = CircuitBreaker(max_failures=1, clock=clock)
+
+    @breaker
+    async def lines():
+        try:
+            yield "line"
+        finally:
+            raise ConnectionResetError("the callee hung up")
+
+    reading = lines()
+    assert await anext(reading) == "line"
+    with pytest.raises(ConnectionResetError):
+        await reading.aclose()
+    assert breaker.state == "open"
+
+
 async def test_each_item_of_a_generator_is_a_sign_of_life(clock):
     """A long stream is not a hung probe; nor does it keep others out for longer than its lease."""
     breaker = CircuitBreaker(max_failures=1, probe_timeout=20, clock=clock)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from email.utils import formatdate
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -455,7 +456,36 @@ async def test_an_opening_breaker_sends_the_queue_away(edge: MakeEdge, callee: C
     assert [type(result) for result in results] == [CallTimedOut, *[CircuitOpenError] * 4]
     assert len({id(result) for result in results}) == 5
     assert {str(result).partition(",")[0] for result in results[1:]} == {"circuit breaker 'a→b' is open"}
+    assert all("no answer after" in result.why for result in results if isinstance(result, CircuitOpenError))
     assert len(callee.requests) == 1
+    assert one.breakers()[0][1].snapshot().total_refused == 4
+
+
+@pytest.mark.looptime
+async def test_a_look_at_a_door_that_is_shut_is_a_call(edge: MakeEdge, callee: Callee, facts: Facts) -> None:
+    """Refused, and one of those of which retries are a share."""
+    one = edge(breaker=BreakerPolicy(max_failures=1), retry=replace(RETRY, attempts=2, budget=0.2))
+    callee.script = [status(500), ok]
+    with pytest.raises(CircuitOpenError):
+        await one.get("/x")
+    assert one.amplification == 2.0, "the second attempt was let go by the budget, and refused by the breaker"
+    with pytest.raises(CircuitOpenError) as refused:
+        one.check("GET", "/x")
+    assert refused.value.why.startswith("1 consecutive failure, last: answered 500")
+    assert facts.calls()[-1] == ("circuit_open", 0)
+    assert one.amplification == 1.5
+
+
+async def test_what_is_not_awaited_can_be_closed(edge: MakeEdge) -> None:
+    """As a coroutine can: nothing warns of it then."""
+    edge().get("/x").close()
+
+
+@pytest.mark.parametrize("wrong", [{"a": None}, {"a": True}])
+async def test_a_query_takes_what_aiohttps_takes(edge: MakeEdge, wrong: dict[str, Any]) -> None:
+    """Nothing is guessed of None and the like."""
+    with pytest.raises(TypeError):
+        await edge().get("/x", params=wrong)
 
 
 @pytest.mark.looptime

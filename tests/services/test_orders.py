@@ -143,6 +143,21 @@ async def test_a_body_that_makes_no_order_is_a_final_answer_too(world: World, wr
     assert (await world.order(("SKU-1", 1), key="other")).status == 201, "what cannot be read takes no key"
 
 
+async def test_a_body_with_a_hundred_thousand_mistakes_is_told_of_fifty(world: World) -> None:
+    """Its answer is no greater than it is of use, and nor is what is kept of it; a key of its own is cut."""
+    items = [b'{"x": 1}'] * 100_000
+    wrong = b'{"user_id": 1, "' + b"y" * 100_000 + b'": 1, "items": [' + b",".join(items) + b"]}"
+    headers = {"Idempotency-Key": "k", "Content-Type": "application/json"}
+    answer = await world.ask("POST", "orders", "/orders", data=wrong, headers=headers)
+    assert answer.status == 422
+    errors = answer.json["errors"]
+    assert (len(errors), errors[0]["pointer"]) == (51, "/" + "y" * 60 + "…")
+    assert errors[-1]["detail"] == "and more: 50 are told at once"
+    assert len(answer.body) < 20_000
+    other = await world.ask("POST", "orders", "/orders", data=b'{"user_id": 1}', headers=headers)
+    assert other.json["type"] == "urn:meshlite:problem:idempotency-key-reused", "another wrong body is another request"
+
+
 async def test_what_curl_sends_without_a_type_is_read_as_json(world: World) -> None:
     """`curl -d` declares a form; so does nobody who means one."""
     order = b'{"user_id": 1, "items": [{"sku": "SKU-1", "quantity": 1}]}'

@@ -1,6 +1,6 @@
 """Faults over the control plane: what there are, which are on, and changing them."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from aiohttp import web
 from msgspec import UNSET, Meta, Struct, defstruct
@@ -28,7 +28,6 @@ class FaultView(FaultRule, frozen=True, kw_only=True, omit_defaults=True):
 
     name: str
     enabled: bool
-    phase: Literal["request", "response"]
     source: str
     matches: int
     hits: int
@@ -61,11 +60,8 @@ def view(mesh: Mesh, name: str) -> FaultView:
     """What is to be said of one fault."""
     rule = mesh.config.faults[name]
     armed = mesh.services[rule.service].faults.counted(name)
-    table = asdict(rule) | {"phase": "response" if rule.late(rule.kind) else "request"}
-    if "error" in rule.kinds and rule.statuses is None:
-        table["status"] = rule.status or STATUS
     return FaultView(
-        **table,
+        **asdict(rule) | _unsaid(rule),
         name=name,
         source=mesh.config.layers.source("faults", name) or "default",
         matches=armed.matches if armed else 0,
@@ -74,6 +70,16 @@ def view(mesh: Mesh, name: str) -> FaultView:
         remaining=mesh.inforce.remaining(name),
         warnings=astray(mesh.config, rule),
     )
+
+
+def _unsaid(rule: FaultRule) -> dict[str, Any]:
+    """What holds of a fault whose table does not say it."""
+    found: dict[str, Any] = {}
+    if rule.phase is None and rule.kind != "unready":
+        found["phase"] = "response" if rule.late(rule.kind) else "request"
+    if "error" in rule.kinds and rule.status is None and rule.statuses is None:
+        found["status"] = STATUS
+    return found
 
 
 @routes.add("GET", "/api/faults", "List the faults", {200: FaultList})
@@ -114,8 +120,8 @@ async def read_fault(request: web.Request) -> web.Response:
 )
 async def put_fault(request: web.Request) -> web.Response:
     mesh, name, table = request.app[MESH], request.match_info["name"], await _table(request)
-    if name in mesh.config.faults and not table.keys() & {"service", "kind"}:  # it says nothing of what it is to be
-        return _changed(mesh, name, table)
+    if name in mesh.config.faults and table.get("service") is None and table.get("kind") is None:
+        return _changed(mesh, name, {key: value for key, value in table.items() if value is not None})
     if faults(name, Name):
         detail = f"expected {NAME_FORM}, got {name!r:.70}"
         raise invalid([Wrong(("name",), detail)], pointers=False)
@@ -173,11 +179,16 @@ async def delete_fault(request: web.Request) -> web.Response:
 
 
 async def _table(request: web.Request) -> dict[str, Any]:
-    """The body, an object, or none at all; without what only is to be read. Raises Problem."""
+    """The body, an object, or none at all; of one that was read before, what its table says. Raises Problem."""
     table: dict[str, Any] = await body(request, dict[str, Any]) if request.can_read_body else {}
-    if table.get("name", name := request.match_info["name"]) != name:
-        raise invalid([Wrong(("name",), f"expected that of the path, {shown(name)}, got {shown(table['name'])}")])
-    return {key: whole(value) for key, value in table.items() if key not in _READ_ONLY}
+    name, left_out = request.match_info["name"], []
+    if "name" in table:  # a fault as it was read
+        if table["name"] != name:
+            raise invalid([Wrong(("name",), f"expected that of the path, {shown(name)}, got {shown(table['name'])}")])
+        rule = request.app[MESH].config.faults.get(name)
+        said = {} if rule is None else _unsaid(rule)
+        left_out = [*_READ_ONLY, *(key for key, value in said.items() if table.get(key) == value)]
+    return {key: whole(value) for key, value in table.items() if key not in left_out}
 
 
 def _refused(error: Invalid, name: str) -> Exception:

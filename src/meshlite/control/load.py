@@ -10,7 +10,6 @@ from msgspec import Meta, Struct
 
 from meshlite.control.base import routes
 from meshlite.control.text import reply
-from meshlite.events import Fact, ServiceMoved
 from meshlite.load import Load
 from meshlite.mesh import Mesh
 from meshlite.wire.messages import body
@@ -48,7 +47,7 @@ _MOST_STANDING = 1_000
 
 
 class Traffic:
-    """At most one stream at a time, which takes back what it ordered. It ends as soon as the mesh drains."""
+    """At most one stream at a time, which takes back what it ordered. It ends before the mesh drains."""
 
     def __init__(self, mesh: Mesh) -> None:
         self._mesh = mesh
@@ -58,11 +57,7 @@ class Traffic:
         self._task: asyncio.Task[None] | None = None
         self._ending: set[asyncio.Task[None]] = set()
         self._standing: deque[str] = deque(maxlen=_MOST_STANDING)  # what one stream could not cancel, the next one does
-        mesh.bus.subscribe(self._hear, ServiceMoved)
-
-    def _hear(self, _: Fact) -> None:
-        if self._mesh.state == "draining":
-            self._end()
+        mesh.farewells.append(self.stop)
 
     @property
     def running(self) -> bool:

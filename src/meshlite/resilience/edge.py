@@ -10,12 +10,12 @@ chain with each attempt, so that `apply` only has to change what is in it.
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from random import Random
 from typing import Any, TypedDict, TypeVar, Unpack
-from urllib.parse import urlencode
 
 import aiohttp
 import msgspec
 from aiohttp import hdrs
 from aiohttp.client_middlewares import ClientHandlerType, ClientMiddlewareType
+from yarl import QueryVariable
 
 from meshlite import propagation
 from meshlite.config import EdgePolicy
@@ -53,7 +53,7 @@ class Sent(TypedDict, total=False):
     """What `Edge.request` takes besides a method and a path."""
 
     route: str | None
-    params: Mapping[str, object] | None
+    params: Mapping[str, QueryVariable] | None
     json: Any
     headers: Mapping[str, str] | None
 
@@ -189,7 +189,7 @@ class Edge:
         path: str,
         *,
         route: str | None = None,
-        params: Mapping[str, object] | None = None,
+        params: Mapping[str, QueryVariable] | None = None,
         json: Any = None,
         headers: Mapping[str, str] | None = None,
     ) -> aiohttp.ClientResponse:
@@ -207,7 +207,7 @@ class Edge:
         url = self._url + path
         bare = url.partition("?")[0]
         if params:
-            url = f"{url}{'&' if '?' in path else '?'}{urlencode(params, doseq=True)}"
+            url = str(parsed(url).extend_query(params))
         trace, span = self._begun(inbound, started, f"{method} {route or bare[len(self._url) :]}")
         span.url = bare
         call = Call(self._retries, self.clock, deadline, repeatable, trace, span)
@@ -400,7 +400,7 @@ class Edge:
     def _moved(self, event: facts.BreakerMoved) -> None:
         opened = event.to_state in (State.OPEN, State.FORCED_OPEN)
         if opened and event.name == EDGE:  # a route's breaker speaks for that route only
-            self._bulkhead.wake(lambda: CircuitOpenError(event.name, event.to_state, event.retry_after))
+            self._bulkhead.wake(lambda: self._breakers.refusal(event.to_state, event.retry_after, event.reason))
         self._bus.publish(
             BreakerMoved(self.caller, self.callee, event.name, event.from_state, event.to_state, event.reason)
         )
@@ -422,7 +422,7 @@ class Edge:
         except ValueError as error:
             raise ValueError(f"{self.name}: {error}") from None
         if mode == "forced_open":
-            self._bulkhead.wake(lambda: CircuitOpenError(EDGE, State.FORCED_OPEN))
+            self._bulkhead.wake(lambda: self._breakers.refusal(State.FORCED_OPEN, None, f"set to {mode} by hand"))
 
     def reset(self) -> None:
         """Close all its breakers and begin afresh, in mode auto."""

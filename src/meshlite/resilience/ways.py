@@ -116,6 +116,7 @@ def guard(breaker: "CircuitBreaker", fn: Guarded) -> Guarded:
                     try:
                         sent = yield item
                     except GeneratorExit:  # the consumer has enough: it counts as it looked
+                        await items.aclose()
                         permit.success()
                         raise
                     except BaseException as thrown:  # the consumer's own, for the generator to answer
