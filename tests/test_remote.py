@@ -786,15 +786,15 @@ def test_help_says_the_exit_codes_and_names_the_commands(capsys: pytest.CaptureF
 
 
 class Terminal:
-    """A command on a terminal of 80 columns; `seen` is what it has written."""
+    """A command on a terminal, of 80 columns; `seen` is what it has written."""
 
-    def __init__(self, *arguments: str, lines: int = 30, **env: str) -> None:
+    def __init__(self, *arguments: str, lines: int = 30, columns: int = 80, **env: str) -> None:
         import fcntl
         import struct
         import termios
 
         self._master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, 80, 0, 0))
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         environment = {key: value for key, value in os.environ.items() if key != "NO_COLOR"}
         environment |= {"TERM": "xterm", **env}
         self.process = subprocess.Popen([*READER, *arguments], stdin=slave, stdout=slave, stderr=slave, env=environment)
@@ -853,6 +853,18 @@ def test_watch_draws_in_place_on_a_terminal() -> None:
     assert all(re.match(r"\x1b\[\d+A\r", other) for other in others)
     assert "in flight\33[0m\r\n" in first, "a line of 80 columns keeps its end"
     assert terminal.seen.endswith("\33[?7h\33[?25h\r\n")
+
+
+@pytest.mark.slow
+def test_watch_cuts_what_is_wider_than_the_terminal() -> None:
+    """A command that is hinted at would lose its middle otherwise: its end would stand in the last column."""
+    with FakeControl() as fake:
+        terminal = Terminal(*fake.at, "status", "--watch", columns=44, lines=60)
+        terminal.until("\33[J")
+        assert terminal.end(signal.SIGINT) == 0
+    drawn = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.seen).splitlines()
+    assert max(map(len, drawn)) <= 44
+    assert any(line.endswith("…") and "meshlite" in line for line in drawn)
 
 
 @pytest.mark.slow

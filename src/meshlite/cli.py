@@ -409,7 +409,7 @@ try
   curl {urls["inventory"]}/inventory
 
 look
-  {control or ""}/ in a browser: what calls what, how it fares, and buttons that break it
+  {control or ""}/ in a browser: what calls what, and how to break it
   {urls["users"]}/docs (and the others'), {control}/api/edges, {control}/metrics
 
 Ctrl-C stops it.

@@ -237,6 +237,8 @@ class Screen:
             lines = [*lines[: room - 1], f"… {len(lines) - room + 1} more lines"]
         resized = self._size not in (None, size)
         begin = "\33[2J\33[H" if resized else f"\33[{self._drawn}A" if self._drawn else ""
+        if size.columns:  # a command that is hinted at is longer than it likes: what is styled has been made to fit
+            lines = [line if "\33" in line else cut(line, size.columns) for line in lines]
         body = "".join(f"\33[K{line}\n" for line in lines)  # behind a line that is full, it would erase its end
         sys.stdout.write(f"\33[?25l\33[?7l{begin}\r{body}\33[J\33[?7h\33[?25h")
         sys.stdout.flush()

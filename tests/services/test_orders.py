@@ -143,6 +143,12 @@ async def test_a_body_that_makes_no_order_is_a_final_answer_too(world: World, wr
     assert (await world.order(("SKU-1", 1), key="other")).status == 201, "what cannot be read takes no key"
 
 
+async def test_an_empty_body_is_said_to_be_that(world: World) -> None:
+    """Not to be "truncated"."""
+    answer = await world.ask("POST", "orders", "/orders", data=b"", headers={"Content-Type": "application/json"})
+    assert (answer.status, answer.json["detail"]) == (400, "the body is not JSON: it is empty, or breaks off")
+
+
 async def test_a_body_with_a_hundred_thousand_mistakes_is_told_of_fifty(world: World) -> None:
     """Its answer is no greater than it is of use, and nor is what is kept of it; a key of its own is cut."""
     items = [b'{"x": 1}'] * 100_000

@@ -24,7 +24,8 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 _BATCHES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
 _OPENMETRICS = "application/openmetrics-text"
-REFUSED = frozenset({"circuit_open", "bulkhead_full", "retry_budget"})
+REFUSED = frozenset({"circuit_open", "bulkhead_full"})
+"""Outcomes of calls that were not made. One that its retry budget ended has failed at its callee before."""
 
 
 class Tally(NamedTuple):
@@ -34,7 +35,7 @@ class Tally(NamedTuple):
     failed: int
     """5xx answers; calls that ended in an error, refusals among them."""
     refused: int
-    """Calls that a policy of the caller's own side refused."""
+    """Calls that the caller's breaker or bulkhead refused."""
     counts: tuple[int, ...]
     """By bucket of the durations."""
 

@@ -136,6 +136,8 @@ def _no_json(error: Exception) -> Problem:
             why = "it is not UTF-8"
         case RecursionError():
             why = "it is nested too deeply"
+        case msgspec.DecodeError() if "truncated" in str(error):
+            why = "it is empty, or breaks off"
         case _:
             why = str(error).removeprefix("JSON is malformed: ").partition(" - at `")[0]
     return Problem("malformed-request", f"the body is not JSON: {why}")
