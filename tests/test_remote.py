@@ -859,6 +859,8 @@ def test_watch_draws_in_place_on_a_terminal() -> None:
 def test_watch_cuts_what_is_wider_than_the_terminal() -> None:
     """A command that is hinted at would lose its middle otherwise: its end would stand in the last column."""
     with FakeControl() as fake:
+        for each in fake.state["services"]:
+            each["state"] = "stopped"
         terminal = Terminal(*fake.at, "status", "--watch", columns=44, lines=60)
         terminal.until("\33[J")
         assert terminal.end(signal.SIGINT) == 0
