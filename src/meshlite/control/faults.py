@@ -109,6 +109,7 @@ async def read_fault(request: web.Request) -> web.Response:
     "Make a fault, or put another in its place; without service and kind, change the one that is there",
     {200: FaultView, 201: FaultView},
     body=FaultTable,
+    body_required=False,
     path_types={"name": Name},
     problems=(*_PROBLEMS, "too-many-faults"),
     links={
