@@ -12,7 +12,7 @@ TWICE = re.compile(r"\S+ is there twice: add the quantities")
 CONTRADICTION = re.compile(
     r"belongs to .+; this fault is of kind .+|has no meaning for unready: .+|missing: .+|needs a script"
     r"|.+: give one of them|never comes to the fault's own kind, .+|expected at most 60 for block: .+"
-    r"|expected a header's name and a printable value|is not a fault's to say: .+|missing"
+    r"|expected a header's name and a printable value|is not a fault's to say: .+|missing|expected one of delay, .+"
 )
 """What the keys of one fault may have against each other: `meshlite.rules.contradictions`. A new one needs some, of one
 that is there they may be left out."""
