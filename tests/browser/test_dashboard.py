@@ -116,7 +116,7 @@ def test_a_connection_that_broke_is_not_one_that_never_was(meshlite: StartMeshli
     mesh.ask("PUT", "/api/faults/lost", rule)
     page.get_by_role("combobox", name=re.compile("^Fault")).select_option("lost")
     expect(spans).to_contain_text("the connection broke")
-    expect(spans).to_contain_text("its answer was lost · ⚡ lost")
+    expect(spans).to_contain_text("sent no answer · ⚡ lost")
 
 
 def test_a_log_line_leads_to_its_trace(meshlite: StartMeshlite, look: Open) -> None:
@@ -238,6 +238,67 @@ def test_a_charts_point_leads_to_its_traces(meshlite: StartMeshlite, look: Open)
     plot.click(position={"x": box["width"] - 8, "y": box["height"] / 2})
     expect(page.locator(".moment")).to_contain_text("around")
     expect(page.get_by_role("list", name="Traces").get_by_role("button").first).to_be_visible()
+
+
+def past(page: Page, seconds: int) -> None:
+    """As if so much had been asked of the edge until now."""
+    page.evaluate(
+        """async (seconds) => {
+          const { state, set, meshTime } = await import("/page/store.js");
+          const now = Math.floor(meshTime());
+          state.history["orders→inventory"] = Array.from({ length: seconds }, (_, place) => (
+            { at: now - seconds + place, p50: 3, p99: 20, outcomes: { ok: 57 } }));
+          set({});
+        }""",
+        seconds,
+    )
+
+
+def test_a_click_on_a_chart_is_where_it_was(meshlite: StartMeshlite, look: Open) -> None:
+    """Without a mouse that moved there before, as a finger has none; beyond the edge it is the edge."""
+    page = look(meshlite())
+    expect(page.locator("[data-edge]")).to_have_count(3)
+    past(page, 300)
+    plot = page.locator(".plots .u-over").first
+    expect(plot).to_be_visible()
+    click = """async (over, share) => {
+      const { state, meshTime } = await import("/page/store.js");
+      const { left, width, top } = over.getBoundingClientRect();
+      over.dispatchEvent(new MouseEvent("click", { clientX: left + share * width, clientY: top + 20, bubbles: true }));
+      const { since, until } = state.traces;
+      return meshTime() - (Date.parse(since) + Date.parse(until)) / 2000;
+    }"""
+    for share, ago in {1.2: 0, 0.5: 152, 0: 305}.items():
+        assert plot.evaluate(click, share) == pytest.approx(ago, abs=10)
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_a_chart_has_labels_enough(meshlite: StartMeshlite, look: Open, size: tuple[int, int]) -> None:
+    """Three to six moments, and three numbers at least, however long the time that is drawn."""
+    page = look(meshlite(), width=size[0], height=size[1])
+    page.add_init_script(
+        """window.drawn = [];
+        const fill = CanvasRenderingContext2D.prototype.fillText;
+        CanvasRenderingContext2D.prototype.fillText = function (text, ...more) {
+          window.drawn.push(text);
+          return fill.call(this, text, ...more);
+        };"""
+    )
+    page.reload()
+    expect(page.locator("[data-edge]")).to_have_count(3)
+    past(page, 60)
+    expect(page.locator(".plots .u-over")).to_have_count(2)
+    for seconds in (60, 150, 200, 300, 420, 595):
+        page.evaluate("window.drawn = []")
+        past(page, seconds)
+        drawn = page.evaluate(
+            """async () => {
+              while (window.drawn.length < 7) await new Promise(requestAnimationFrame);
+              return [...new Set(window.drawn)];
+            }"""
+        )
+        assert 3 <= sum(bool(re.fullmatch(r"\d\d:\d\d:\d\d", text)) for text in drawn) <= 6, (seconds, drawn)
+        assert sum(text.isdigit() for text in drawn) >= 3, (seconds, drawn)
 
 
 def test_a_moment_of_which_nothing_is_kept_says_what_to_do(meshlite: StartMeshlite, look: Open) -> None:
@@ -369,6 +430,9 @@ def test_a_dialog_and_a_command_can_be_read_whole(meshlite: StartMeshlite, look:
     page.get_by_role("button", name="Lost answers").click()
     command = page.get_by_role("contentinfo").locator("code")
     expect(command).to_contain_text("/reservations/*")
+    # An ellipsis is drawn where a line clamp cuts, and only there.
+    cut = "(code) => [getComputedStyle(code).webkitLineClamp, code.scrollHeight > code.clientHeight]"
+    assert command.evaluate(cut) == ["2", True]
     command.click()
     assert command.evaluate(
         "(code) => [code.scrollWidth - code.clientWidth, code.scrollHeight - code.clientHeight]"

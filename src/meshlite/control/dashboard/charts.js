@@ -5,6 +5,7 @@ import { tracesAt } from "./traces.js";
 import { ms, outcome, OUTCOMES, STATES, stateOf, time, worst } from "./words.js";
 
 const SPAN = 600;
+const STEPS = [1, 5, 10, 15, 20, 30, 45, 60, 90, 120, 150, 180, 240, 300, 600]; // seconds from label to label
 let loading = null;
 
 // uPlot is only fetched where a chart is shown: the map need not wait for it.
@@ -114,7 +115,8 @@ function options(name, width, height, series, values, log) {
     height,
     padding: [10, 8, 0, 0],
     legend: { show: false },
-    cursor: { sync: { key: "edge" }, y: false, points: { size: 6 } },
+    // There is nothing to drag. uPlot takes a click for the end of one, and stops it, where no mouse has moved before.
+    cursor: { sync: { key: "edge" }, y: false, points: { size: 6 }, drag: { x: false, y: false, click: () => {} } },
     scales: {
       x: { time: true, range: (plot) => [Math.max(now() - SPAN, Math.min((plot.data[0][0] ?? now()) - 5, now() - 120)), now()] },
       y: log
@@ -122,10 +124,10 @@ function options(name, width, height, series, values, log) {
         : { range: (_, __, high) => [0, Math.max(high ?? 0, 5) * 1.15] },
     },
     axes: [
-      axis(ink, grid, { size: 24, space: 90, values: (plot, splits) => splits.map((at) => (at > plot.scales.x.max - 8 ? "" : time(at))) }),
+      axis(ink, grid, { size: 24, space: 66, incrs: STEPS, values: (plot, splits) => splits.map((at) => (plot.valToPos(at, "x") > plot.over.clientWidth - 20 ? "" : time(at))) }),
       axis(ink, grid, {
         values,
-        space: 26,
+        space: log ? 26 : 17,
         grid: {
           stroke: grid,
           width: 1,
@@ -136,10 +138,16 @@ function options(name, width, height, series, values, log) {
     series: [{}, ...series],
     hooks: {
       drawClear: [(plot) => background(plot, name)],
-      ready: [(plot) => plot.over.addEventListener("click", () => tracesAt(name, plot.posToVal(plot.cursor.left, "x")))],
+      ready: [(plot) => plot.over.addEventListener("click", (event) => tracesAt(name, clicked(plot, event)))],
       setCursor: [(plot) => point(plot)],
     },
   };
+}
+
+// The moment of a click. The cursor of uPlot is only where a mouse has moved before; a tap may be beyond the edge.
+function clicked(plot, event) {
+  const { left, width } = plot.over.getBoundingClientRect();
+  return plot.posToVal(Math.min(Math.max(event.clientX - left, 0), width), "x");
 }
 
 let read = () => {};

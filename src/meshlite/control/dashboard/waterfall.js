@@ -29,7 +29,7 @@ const arrived = (span, spans) => spans.some((each) => each.parent_id === span.sp
 
 function ended(span, spans) {
   if (span.outcome === "unreachable") return arrived(span, spans) ? "the connection broke" : "no connection";
-  if (span.outcome === "cancelled" && span.attributes.fault) return "its answer was lost"; // nobody gave it up
+  if (span.outcome === "cancelled" && span.attributes.fault) return "sent no answer"; // whether it had one, and who gave up first, the span does not tell
   return outcome(span.outcome).word;
 }
 
