@@ -134,14 +134,58 @@ def failed_just_now(overview: Overview) -> None:
     edge(overview, "orders→inventory").update(error_rate=0.12)
 
 
+def switched(overview: Overview, name: str, mode: str) -> None:
+    """Its breaker, by hand, or "none" by the policy."""
+    found = edge(overview, name)
+    if mode == "none":
+        found.update(breakers=[], policy={**found["policy"], "breaker": None})
+    else:
+        found.update(mode=mode, breakers=[{**found["breakers"][0], "state": mode}])
+
+
+def failed_and_disabled(overview: Overview) -> None:
+    failed_just_now(overview)
+    switched(overview, "orders→inventory", "disabled")
+
+
+def failed_and_counts_only(overview: Overview) -> None:
+    failed_just_now(overview)
+    switched(overview, "orders→inventory", "metrics_only")
+
+
+def failed_without_a_breaker(overview: Overview) -> None:
+    failed_just_now(overview)
+    switched(overview, "orders→inventory", "none")
+
+
+def well_and_disabled(overview: Overview) -> None:
+    asked(overview)
+    switched(overview, "orders→users", "disabled")
+
+
+def quiet_and_two_off(overview: Overview) -> None:
+    switched(overview, "orders→users", "none")
+    switched(overview, "orders→inventory", "disabled")
+
+
+def down_and_disabled(overview: Overview) -> None:
+    asked(overview)
+    service(overview, "inventory").update(state="stopped", reason="killed")
+    switched(overview, "orders→inventory", "disabled")
+
+
 VERDICTS: list[tuple[Callable[[Overview], None], str, str]] = [
     (asked, "good All is well.", "At the three services together: 60/s requests"),
     (asked, "good All is well.", "None failed; 99 of 100 take no more than 4.0 ms."),
     (users_fail_outside, "warn Users answers 503 to external (f).", "100 % of the requests to users failed"),
-    (orders_slow_outside, "warn Orders 4 s slow to external (f).", "1 of 100 requests to orders takes 4.0 s or longer"),
+    (
+        orders_slow_outside,
+        "warn Orders 4 s slow to external (f).",
+        "1 of 100 requests to orders takes about 4.0 s or longer",
+    ),
     (connections_cut, "warn Users resets connections to external (f).", "3 of the 10 requests sent had no good answer"),
     (errors_of_its_own, "warn Orders answers with errors.", "2.0 % of the requests to orders failed"),
-    (slow_by_itself, "warn Orders is slow.", "1 of 100 requests to orders takes 1.5 s or longer"),
+    (slow_by_itself, "warn Orders is slow.", "1 of 100 requests to orders takes about 1.5 s or longer"),
     (
         two_troubles,
         "bad The breaker orders → inventory is open.",
@@ -181,6 +225,37 @@ VERDICTS: list[tuple[Callable[[Overview], None], str, str]] = [
     ),
     (half_open, "warn The breaker orders → inventory is half-open.", "1 of the 2 that close it have succeeded."),
     (failed_just_now, "warn Calls orders → inventory have failed.", "12 % of the calls orders → inventory failed"),
+    (failed_just_now, "warn Calls orders → inventory have failed.", "Enough of them in a row open the breaker."),
+    (
+        failed_and_disabled,
+        "warn Calls orders → inventory have failed.",
+        "ten seconds. Its breaker is switched off by hand, and opens for nothing. No fault",
+    ),
+    (
+        failed_and_counts_only,
+        "warn Calls orders → inventory have failed.",
+        "ten seconds. Its breaker is set to count only, by hand, and opens for nothing. No fault",
+    ),
+    (
+        failed_without_a_breaker,
+        "warn Calls orders → inventory have failed.",
+        "ten seconds. Its breaker is switched off by the policy, and opens for nothing. No fault",
+    ),
+    (
+        well_and_disabled,
+        "good All is well.",
+        "4.0 ms. The breaker orders → users is switched off by hand, and opens for nothing. |",
+    ),
+    (
+        quiet_and_two_off,
+        "idle All is well, and nobody asks anything.",
+        "The breakers orders → inventory and orders → users are switched off, and open for nothing.",
+    ),
+    (
+        down_and_disabled,
+        "bad Inventory was killed.",
+        "no connection. The breaker orders → inventory is switched off by hand, and opens for nothing. |",
+    ),
 ]
 
 
@@ -260,6 +335,16 @@ def test_a_config_file_that_is_wrong_is_said_as_long_as_it_is(
     file.write_text("[policy]\n")
     expect(said).to_have_count(0)
     expect(later).to_have_count(0)
+
+
+def test_what_a_hand_did_is_said_in_words(meshlite: StartMeshlite, look: Open) -> None:
+    """Not in the config's own, in which the reason names the mode."""
+    mesh = meshlite()
+    page = look(mesh)
+    reason = page.locator("#edge .reason")
+    for mode, text in {"forced_open": "forced open", "metrics_only": "metrics only", "auto": "automatic"}.items():
+        mesh.ask("PUT", "/api/edges/orders/inventory/breaker", {"mode": mode})
+        expect(reason).to_have_text(f"Set to {text} by hand.")
 
 
 def test_the_story_begins_before_the_page_was_opened(meshlite: StartMeshlite, look: Open) -> None:

@@ -1,5 +1,5 @@
 // The mesh in a sentence, for whoever looks for the first time: the worst first, why, and what comes of it.
-import { breakerOf, effect, FELT, ms, percent, rate, reason, stateOf } from "./words.js";
+import { breakerOf, effect, FELT, ms, percent, rate, reason, stateOf, unguarded } from "./words.js";
 
 const TRIPPED = ["open", "forced_open", "half_open"]; // the worst first
 const SLOW = 1000; // milliseconds that a person notices
@@ -29,6 +29,19 @@ function causes(edge, state, down, on) {
   return [true, false].map((hit) => line(hit ? "Cause" : "Also", said(hit).filter(Boolean).join(" and "))).join(" ").trim();
 }
 
+// The breakers of these edges that nobody lets open, in a sentence.
+function off(edges) {
+  const found = edges.filter(unguarded);
+  if (found.length > 1) return `The breakers ${found.map(called).join(" and ")} are switched off, and open for nothing.`;
+  return found.map((edge) => `The breaker ${called(edge)} is ${unguarded(edge)}, and opens for nothing.`).join("");
+}
+
+// What failures of an edge's calls come to.
+function threat(edge) {
+  if (unguarded(edge)) return `Its breaker is ${unguarded(edge)}, and opens for nothing.`;
+  return edge.policy.breaker.max_failures ? "Enough of them in a row open the breaker." : "Enough of them open the breaker.";
+}
+
 // Who is hurt: on an edge, at a service by whoever asks it, or by the time it takes. None of it where nobody is.
 function harm({ services, edges, load }, on) {
   const edge = highest(edges, "error_rate");
@@ -38,10 +51,10 @@ function harm({ services, edges, load }, on) {
   const found = [];
   if (edge.error_rate > 0.001)
     found.push(
-      `${percent(edge.error_rate)} of the calls ${called(edge)} failed in the last ten seconds. Enough of them in a row open the breaker.`,
+      `${percent(edge.error_rate)} of the calls ${called(edge)} failed in the last ten seconds. ${threat(edge)}`,
     );
   if (failing.error_rate > 0.001) found.push(`${percent(failing.error_rate)} of the requests to ${failing.name} failed in the last ten seconds.`);
-  if (slow.p99_ms >= SLOW) found.push(`1 of 100 requests to ${slow.name} takes ${ms(slow.p99_ms)} or longer.`);
+  if (slow.p99_ms >= SLOW) found.push(`1 of 100 requests to ${slow.name} takes about ${ms(slow.p99_ms)} or longer.`);
   const lost = load.failed + load.refused;
   if (!found.length && on.length && load.running && lost) found.push(`${lost} of the ${load.sent} requests sent had no good answer.`);
   return { edge, failing, slow, text: found.join(" ") };
@@ -69,7 +82,7 @@ function calm(overview, { edge, failing, slow, text }, idle) {
     return ["warn", `${capital(slow.name)} is slow.`, `${text}${none} The traces show where the time goes.`, ""];
   const sum = rate(overview.services.reduce((total, each) => total + each.rate, 0));
   const all = `At the three services together: ${sum} requests, those that they send each other included.`;
-  return ["good", "All is well.", `${all} None failed; 99 of 100 take no more than ${ms(slow.p99_ms ?? 0)}.`, ""];
+  return ["good", "All is well.", `${all} None failed; 99 of 100 take no more than ${ms(slow.p99_ms ?? 0)}. ${off(overview.edges)}`.trim(), ""];
 }
 
 // [tone, headline, what it means, its cause], of the mesh as far as it does not depend on the faults `idle`
@@ -86,13 +99,14 @@ function judged(overview, on, idle, asked) {
   if (state) return state === "half_open" ? tried(first(state), on) : broken(first(state), state, down, on);
   const found = harm(overview, on);
   if (down.length) {
-    const text = found.text || "Whoever calls it gets no connection, until a breaker opens and spares the trying.";
+    const bare = off(edges.filter((edge) => down.some((each) => each.name === edge.callee)));
+    const text = found.text || `Whoever calls it gets no connection${bare ? `. ${bare}` : ", until a breaker opens and spares the trying."}`;
     return ["bad", `${capital(gone(down).join(", "))}.`, asked ? text : QUIET, ""];
   }
   if (on.length) return ["warn", `${capital(because(on))}${on.length > 3 ? " are on" : ""}.`, asked ? found.text || "Nobody has been hurt so far." : QUIET, ""];
   if (!asked) {
     const text = "Send traffic, then break something: the map shows where it hurts, and the panel why.";
-    return ["idle", "All is well, and nobody asks anything.", text, ""];
+    return ["idle", "All is well, and nobody asks anything.", `${text} ${off(edges)}`.trim(), ""];
   }
   return calm(overview, found, idle);
 }

@@ -21,7 +21,7 @@ export function span(value) {
   return `${Math.floor(value / 3600)} h ${Math.round((value % 3600) / 60)} min`;
 }
 
-export const time = (unix) => new Date(unix * 1000).toLocaleTimeString([], { hour12: false });
+export const time = (unix) => new Date(unix * 1000).toLocaleTimeString([], { hourCycle: "h23" }); // midnight is 00, not 24
 
 // A breaker's state: its word, how it is drawn (colour and shape go together), and what it means for a call.
 export const STATES = {
@@ -47,10 +47,16 @@ export function stateOf(edge) {
   return breakerOf(edge)?.state ?? (edge.mode === "auto" ? "closed" : edge.mode);
 }
 
+// Why an edge's breaker opens for nothing, where it does not: how it is switched off, as a part of a sentence.
+export function unguarded(edge) {
+  return { none: "switched off by the policy", disabled: "switched off by hand", metrics_only: "set to count only, by hand" }[stateOf(edge)];
+}
+
 // A breaker's reason as a sentence.
 export function reason(text) {
   if (!text || text === "new") return "As it has been since the start.";
-  return text[0].toUpperCase() + text.slice(1) + (/[.!]$/.test(text) ? "" : ".");
+  const said = text.replace(/^set to (\w+) by hand/, (_, mode) => `set to ${STATES[mode]?.word ?? "automatic"} by hand`);
+  return said[0].toUpperCase() + said.slice(1) + (/[.!]$/.test(said) ? "" : ".");
 }
 
 export const OUTCOMES = {
