@@ -337,6 +337,37 @@ def test_a_config_file_that_is_wrong_is_said_as_long_as_it_is(
     expect(later).to_have_count(0)
 
 
+def test_what_waits_for_a_restart_is_said_as_long_as_it_does(
+    meshlite: StartMeshlite, look: Open, tmp_path: Path
+) -> None:
+    """Above the headline, also to whoever comes later; it goes when the file says again what is in force."""
+    mesh, file = meshlite(), tmp_path / "config.toml"
+    page = look(mesh)
+    expect(page.locator("[data-edge]")).to_have_count(3)
+    file.write_text("[mesh]\nshutdown_grace = 7\n[limits]\nconnections = 100\n")
+    said = page.get_by_role("status").filter(has_text="Waits for a restart")
+    expect(said).to_contain_text("Waits for a restart: limits.connections, mesh.shutdown_grace")
+    later = look(mesh).get_by_role("status").filter(has_text="Waits for a restart")
+    expect(later).to_be_visible()
+    file.write_text("[policy]\n")
+    expect(said).to_have_count(0)
+    expect(later).to_have_count(0)
+
+
+@pytest.mark.parametrize("locale", ["en-US", "de-DE"])
+def test_there_is_one_form_of_time(meshlite: StartMeshlite, look: Open, locale: str) -> None:
+    """24 hours, from 00, wherever the reader is, also of a restart."""
+    mesh = meshlite()
+    page = look(mesh, forgiven=GONE, locale=locale, timezone_id="UTC")
+    midnight = "async () => (await import('/page/words.js')).time(Date.UTC(2026, 0, 2) / 1000)"
+    assert page.evaluate(midnight) == "00:00:00"
+    expect(page.locator("[data-edge]")).to_have_count(3)
+    mesh.stop()
+    mesh.start()
+    said = page.get_by_role("status").filter(has_text="The mesh was restarted")
+    expect(said).to_have_text(re.compile(r"at \d\d:\d\d:\d\d: all is loaded anew"))
+
+
 def test_what_a_hand_did_is_said_in_words(meshlite: StartMeshlite, look: Open) -> None:
     """Not in the config's own, in which the reason names the mode."""
     mesh = meshlite()

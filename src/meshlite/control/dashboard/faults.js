@@ -3,7 +3,7 @@ import { html, useState } from "./preact.js";
 import { useStore } from "./store.js";
 import { Act, bring, Left } from "./parts.js";
 import { command } from "./services.js";
-import { traffic } from "./top.js";
+import { audience } from "./top.js";
 import { tracesOf } from "./traces.js";
 import { effect } from "./words.js";
 import { FaultForm } from "./faultform.js";
@@ -44,40 +44,55 @@ const PRESETS = [
   },
 ];
 
+// What a fault says beside what it does; how long is up to whoever switches it on.
+const STATE = new Set(["name", "enabled", "duration", "source", "matches", "hits", "active", "remaining", "warnings"]);
+
 const path = (name) => `/api/faults/${encodeURIComponent(name)}`;
 
-function switching(preset, overview) {
-  const there = overview.faults.find((each) => each.name === preset.name);
-  if (there?.enabled)
-    return { label: `${preset.title}: off`, requests: [{ method: "PATCH", path: path(preset.name), body: { enabled: false } }] };
-  const on = preset.rule.enabled
-    ? { method: "PUT", path: path(preset.name), body: preset.rule }
-    : there
-      ? { method: "PATCH", path: path(preset.name), body: { enabled: true } }
-      : { method: "PUT", path: path(preset.name), body: { ...preset.rule, enabled: true } };
-  // Without traffic nobody would notice.
-  const quiet = !overview.load.running && overview.services.every((each) => each.rate < 1);
-  return { label: `${preset.title}: on`, requests: quiet ? [on, traffic()] : [on] };
+// The fault of a preset's name, if it does what the preset says, however long: somebody may have put another in its place.
+function meant({ name, rule }, overview) {
+  const { duration: _, ...said } = { phase: "request", ...rule };
+  const there = overview.faults.find((each) => each.name === name);
+  const keys = there && Object.keys(there).filter((key) => !STATE.has(key));
+  return keys?.every((key) => key in said) && Object.entries(said).every(([key, value]) => key === "enabled" || there[key] === value)
+    ? there
+    : undefined;
+}
+
+function switching(preset, there) {
+  const request = (method, body) => ({ method, path: path(preset.name), body });
+  if (there?.enabled) return { label: `${preset.title}: off`, requests: [request("PATCH", { enabled: false })] };
+  // The config's own keeps what else its table says.
+  const on = there && !preset.rule.enabled ? request("PATCH", { enabled: true }) : request("PUT", { ...preset.rule, enabled: true });
+  return { label: `${preset.title}: on`, requests: [on, ...audience()] };
 }
 
 export function Presets() {
-  const { overview } = useStore();
+  const { overview, link } = useStore();
   return html`<section class="card presets" aria-labelledby="break-title">
     <div class="row"><h2 id="break-title">Break something</h2>
       <span class="small">One click, and one more to mend it. Traffic is sent along if there is none.</span></div>
     <div class="grid">${PRESETS.map((preset) => {
-      const on = overview.faults.find((each) => each.name === preset.name && each.enabled);
-      return html`<${Act} action=${switching(preset, overview)} kind="preset ${on ? "on" : ""}" pressed=${!!on} key=${preset.name}>
+      const there = meant(preset, overview);
+      const on = there?.enabled && there;
+      return html`<${Act} action=${switching(preset, there)} kind="preset ${on ? "on" : ""}" pressed=${!!on} key=${preset.name}>
         <b>${preset.title}</b><span>${preset.text}</span>${on && html`<span><i>on${on.remaining === null ? "" : html`, <${Left} left=${on.remaining} /> left`}</i> Click to mend it.</span>`}</${Act}>`;
-    })}<${Crash} service=${overview.services.find((each) => each.name === "inventory")} overview=${overview} /></div>
+    })}<${Crash} service=${overview.services.find((each) => each.name === "inventory")} overview=${overview} link=${link} /></div>
   </section>`;
 }
 
-// No fault, but the real thing.
-function Crash({ service, overview }) {
-  const up = service.state === "running";
-  return html`<${Act} action=${up ? command(overview, service, "kill") : command(overview, service, "start")} kind="preset ${up ? "" : "on"}" pressed=${!up}>
-    <b>Inventory crashes</b><span>Killed, as by kill -9.</span>${!up && html`<span><i>${service.state}</i> Click to start it.</span>`}</${Act}>`;
+// No fault, but the real thing. Where the whole mesh goes or has gone, it is nobody's crash, and no click mends it.
+function Crash({ service, overview, link }) {
+  const down = link === "live" && overview.state === "running" && ["stopped", "failed"].includes(service.state);
+  const kill = command(overview, service, "kill");
+  const sent = audience();
+  const crash = {
+    ...kill,
+    requests: [...kill.requests, ...sent],
+    confirm: sent.length ? [...kill.confirm, "Nobody asks anything just now: traffic is sent along."] : kill.confirm,
+  };
+  return html`<${Act} action=${down ? command(overview, service, "start") : crash} kind="preset ${down ? "on" : ""}" pressed=${down}>
+    <b>Inventory crashes</b><span>Killed, as by kill -9.</span>${down && html`<span><i>${service.state}</i> Click to start it.</span>`}</${Act}>`;
 }
 
 // Where the keyboard goes when the button that it was on goes with what it did.

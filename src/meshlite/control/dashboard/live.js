@@ -1,9 +1,10 @@
 // Keeps the store up to date. The event stream says what happens, and first what happened before the page was opened; the
 // overview, asked for once a second and after each event, says how all of it is, and alone whether the mesh answers. A
-// second has one poll: where the open tab wants fresh data, or the config file is wrong, that takes a turn. A page that
-// nobody sees asks nothing.
+// second has one poll: where the open tab wants fresh data, or there is a banner about the config file, that takes a turn. A
+// page that nobody sees asks nothing.
 import { get, headers, onAct } from "./api.js";
 import { set, state } from "./store.js";
+import { time } from "./words.js";
 
 const KEPT = 600; // seconds of history
 const SILENCE = 40_000; // milliseconds; an idle stream has a heartbeat every 15 s
@@ -33,6 +34,7 @@ export async function refresh() {
   try {
     const overview = await get("/api/overview");
     begin(overview.run);
+    if (state.overview?.load.running && !overview.load.running) set({ trafficEnded: Date.parse(overview.at) / 1000 });
     set({ overview, heard: performance.now(), link: "live" });
     follow(overview);
   } catch (error) {
@@ -47,21 +49,21 @@ export async function refresh() {
 }
 
 const sleep = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
-const clock = () => new Date().toLocaleTimeString();
 
 // A run of the mesh, of which the overview or the stream tells first: what we knew of another one is nothing worth.
 function begin(run) {
   if (state.run === run) return;
-  const notice = state.run ? `The mesh was restarted at ${clock()}: all is loaded anew.` : "";
+  const notice = state.run ? `The mesh was restarted at ${time(Date.now() / 1000)}: all is loaded anew.` : "";
   set({ run, notice, history: {}, moves: [], story: [] });
   if (state.config) loadConfig().catch(() => {});
   loadProblems().catch(() => {});
 }
 
-// What is wrong with the file. An event tells when it is; that it no longer is, none does where no value has changed.
+// What is wrong with the file, and what of it waits for a restart. An event tells when it does; that it no longer does, none
+// tells where no value has changed.
 async function loadProblems() {
-  const { problems } = await get("/api/config?prefix=mesh.seed");
-  set({ problems });
+  const { problems, needs_restart: deferred } = await get("/api/config?prefix=mesh.seed");
+  set({ problems, deferred });
 }
 
 // A large answer: only of edges, when somebody wants to see a policy, and then kept up to date.
@@ -83,7 +85,10 @@ export function choose(edge, by = "person") {
 
 function second(at, { rates, outcomes }) {
   for (const [name, rate] of Object.entries(rates)) {
-    if (!name.includes("→")) continue;
+    if (!name.includes("→")) {
+      set({ asked: at });
+      continue;
+    }
     const seconds = (state.history[name] ??= []);
     seconds.push({ at, p50: rate.p50_ms, p99: rate.p99_ms, outcomes: outcomes[name] ?? {} });
     while (seconds[0].at < at - KEPT) seconds.shift();
@@ -133,7 +138,7 @@ async function read() {
         last = id;
       }
       if (events.some((each) => NEWS.has(each.event))) refresh();
-      if (events.some((each) => each.event === "config.rejected")) loadProblems().catch(() => {});
+      if (events.some((each) => each.event.startsWith("config."))) loadProblems().catch(() => {});
       if (state.config && events.some((each) => each.event === "config.applied")) loadConfig().catch(() => {});
       set({});
     }
@@ -162,7 +167,7 @@ export function start() {
     turn += 1;
     const live = state.link === "live";
     if (live && polls && turn % 3 === 0) polls();
-    else if (live && state.problems.length && turn % 3 === 1) loadProblems().catch(() => {});
+    else if (live && state.problems.length + state.deferred.length && turn % 3 === 1) loadProblems().catch(() => {});
     else refresh();
   }, 1000);
   document.addEventListener("visibilitychange", () => {

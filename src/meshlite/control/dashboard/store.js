@@ -9,6 +9,9 @@ export const state = {
   notice: "", // what there is to say of the link: that the mesh was restarted, that it is gone
   config: null, // /api/config of the edges, by key
   problems: [], // what is wrong with the config file just now
+  deferred: [], // the keys of it that wait for a restart
+  asked: 0, // the end of the last second in which a service was asked anything, in the mesh's time
+  trafficEnded: 0, // when the traffic that one can try was seen to have ended, likewise
   history: {}, // by edge: its seconds, the latest last
   moves: [], // breakers' moves, the newest last
   story: [], // what happened, the newest first

@@ -2,7 +2,7 @@
 import { html, useState } from "./preact.js";
 import { hasToken, unlock } from "./api.js";
 import { refresh } from "./live.js";
-import { set, state, useStore } from "./store.js";
+import { meshTime, set, state, useStore } from "./store.js";
 import { Act, Left } from "./parts.js";
 import { verdict } from "./verdict.js";
 import { rate } from "./words.js";
@@ -49,13 +49,18 @@ export function Top() {
   </header>`;
 }
 
+// Of many keys the first few, and how many more.
+const listed = (keys) => (keys.length > 4 ? `${keys.slice(0, 3).join(", ")} and ${keys.length - 3} more` : keys.join(", "));
+
 export function Banner() {
-  const { link, notice, problems } = useStore();
+  const { link, notice, problems, deferred } = useStore();
   const text = link === "lost" ? "The mesh does not answer. What you see is how it was; asking again each second." : notice;
   const more = problems.length > 1 ? ` (and ${problems.length - 1} more)` : "";
   return html`<div role="status" class="banner-place">${
     problems.length > 0 &&
     html`<div class="banner bad"><p><b>The config file is wrong:</b> ${problems[0]}${more}. What was in force before stays.</p></div>`
+  }${
+    deferred.length > 0 && html`<div class="banner"><p><b>Waits for a restart:</b> ${listed(deferred)}</p></div>`
   }${
     text &&
     html`<div class="banner ${link}"><p>${text}</p>${
@@ -73,7 +78,15 @@ export function Verdict() {
   </section>`;
 }
 
-export const traffic = (rate = 20, seconds = 60) => ({ method: "PUT", path: "/api/load", body: { rate, seconds } });
+const traffic = (rate = 20, seconds = 60) => ({ method: "PUT", path: "/api/load", body: { rate, seconds } });
+
+// Ours, for what is of no use while nobody asks anything. Somebody does whose requests came in these last seconds; those in
+// which our own traffic ended, and took its orders back, tell nothing.
+export function audience() {
+  const { overview, asked, trafficEnded } = state;
+  const others = asked > meshTime() - 3 && asked > trafficEnded + 2.5;
+  return overview.load.running || others ? [] : [traffic()];
+}
 
 function TryIt() {
   const { overview } = useStore();
