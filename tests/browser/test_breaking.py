@@ -96,3 +96,51 @@ def test_a_mesh_that_goes_is_no_crash(meshlite: StartMeshlite, look: Open) -> No
     mesh.stop()
     expect(page.get_by_text("The mesh does not answer.")).to_be_visible()
     expect(crash).not_to_contain_text("Click")
+
+
+def test_the_form_says_what_it_replaces(meshlite: StartMeshlite, look: Open) -> None:
+    """A fault whose name is given already would be gone; the button says so as well."""
+    page = look(meshlite())
+    form = page.locator(".fault-form")
+    expect(form).not_to_contain_text("it is replaced")
+    form.get_by_label("Name").fill("slow-inventory")
+    expect(form).to_contain_text("There is a fault of this name: it is replaced.")
+    expect(form.get_by_role("button", name="Replace it, and switch it on")).to_be_visible()
+    form.get_by_label("Name").fill("slow-inventory-2")
+    expect(form.get_by_role("button", name="Make it, and switch it on")).to_be_visible()
+
+
+def test_what_was_wrong_goes_when_it_is_mended(meshlite: StartMeshlite, look: Open) -> None:
+    """An error goes as its field is typed in, and what was unfolded stays so; another kind takes all errors along."""
+    page = look(meshlite(), forgiven=GONE)
+    form = page.locator(".fault-form")
+    form.get_by_text("Which requests").click()
+    form.get_by_label("Route").fill("a" * 2000)
+    form.get_by_role("button", name="Make it").click()
+    expect(form.get_by_role("alert")).to_have_count(1)
+    form.get_by_label("Route").fill("/orders*")
+    expect(form.get_by_role("alert")).to_have_count(0)
+    expect(form.get_by_label("Route")).to_be_visible()
+    form.get_by_label("Distribution").select_option("pareto")
+    form.get_by_role("button", name="Make it").click()
+    expect(form.get_by_role("alert")).to_have_count(1)
+    form.get_by_label("What it does").select_option("block")
+    form.get_by_label("What it does").select_option("delay")
+    expect(form.get_by_role("alert")).to_have_count(0)
+
+
+def test_a_choice_says_what_holds_where_none_is_made(meshlite: StartMeshlite, look: Open) -> None:
+    """Any caller, a uniform distribution, before the work; of a throttle after it."""
+    page = look(meshlite())
+    form = page.locator(".fault-form")
+    form.get_by_text("Which requests").click()
+    chosen = "(select) => select.selectedOptions[0].text"
+    for label, text in {"Caller": "any", "Distribution": "uniform", "When": "request"}.items():
+        assert form.get_by_label(label).evaluate(chosen) == text
+    form.get_by_label("What it does").select_option("throttle")
+    assert form.get_by_label("When").evaluate(chosen) == "response"
+    form.get_by_label("What it does").select_option("delay")
+    form.get_by_role("button", name="Make it").focus()
+    expect(page.get_by_role("contentinfo")).to_contain_text(
+        """{"service":"inventory","kind":"delay","enabled":true,"seconds":5,"duration":60}"""
+    )
