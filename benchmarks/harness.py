@@ -94,20 +94,25 @@ def folder() -> Iterator[Path]:
 
 @contextmanager
 def meshlite(
-    where: Path, *settings: str, under: Sequence[str] = (), program: Sequence[str] = ("-m", "meshlite")
+    where: Path,
+    *settings: str,
+    under: Sequence[str] = (),
+    program: Sequence[str] = ("-m", "meshlite"),
+    ports: Sequence[int] = (),
 ) -> Iterator[Server]:
     """meshlite as shipped, its logs going to a file; it reads `where`/config.toml if it is there.
 
     `settings` are KEY=VALUE; `under` is a command to run it with, which must leave it the process that was spawned;
-    `program` is what Python runs, where it is not meshlite as shipped.
+    `program` is what Python runs, where it is not meshlite as shipped; `ports` are the services' and the control
+    plane's, free ones if nothing is said.
     """
-    ports = dict(zip((*_CALLEES, "control"), free_ports(4), strict=True))
-    keys = [f"services.{name}.port={ports[name]}" for name in _CALLEES]
-    keys += [f"control.port={ports['control']}", f"mesh.data={where / 'data'}", *settings]
+    at = dict(zip((*_CALLEES, "control"), ports or free_ports(4), strict=True))
+    keys = [f"services.{name}.port={at[name]}" for name in _CALLEES]
+    keys += [f"control.port={at['control']}", f"mesh.data={where / 'data'}", *settings]
     arguments = [part for key in keys for part in ("--set", key)]
     with (where / "log.json").open("ab") as log:
         command = [*under, sys.executable, *program, *arguments, "--log-format", "json"]
-        yield from _running(command, ports, where, log)
+        yield from _running(command, at, where, log)
 
 
 @contextmanager

@@ -38,9 +38,13 @@ def pack(browser: Browser, picture: bytes) -> bytes:
 
 
 def main(where: Path | None) -> None:
-    with folder() as data, meshlite(data, "log.level=error") as server, sync_playwright() as playwright:
+    with (
+        folder() as data,
+        meshlite(data, "log.level=error", ports=(8080, 8081, 8082, 8090)) as server,
+        sync_playwright() as playwright,
+    ):
         server.first_answer()
-        url = f"http://127.0.0.1:{server.ports['control']}"
+        url = "http://localhost:8090"
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=ARGUMENTS)
         pages: dict[str, Page] = {}
         for scheme in ("light", "dark"):

@@ -39,6 +39,21 @@ def test_the_map_has_every_service_and_every_edge(meshlite: StartMeshlite, look:
     expect(page.get_by_role("row", name=re.compile("orders → inventory closed"))).to_be_visible()
 
 
+def test_the_first_load_is_a_hundred_kilobytes_at_most(meshlite: StartMeshlite, look: Open) -> None:
+    """Over the wire, headers and data included, until the charts are there too."""
+    mesh = meshlite()
+    mesh.ask("PUT", "/api/load", {"rate": 20, "seconds": 1})
+    page = look(mesh)
+    expect(panel(page).locator("canvas").first).to_be_visible()
+    network, sizes = page.context.new_cdp_session(page), list[int]()
+    network.send("Network.enable")
+    network.send("Network.setCacheDisabled", {"cacheDisabled": True})
+    network.on("Network.loadingFinished", lambda event: sizes.append(event["encodedDataLength"]))
+    page.reload()
+    expect(panel(page).locator("canvas").first).to_be_visible()
+    assert 60_000 < sum(sizes) <= 100_000, sizes
+
+
 def test_a_preset_opens_the_breaker_and_all_heals_again(meshlite: StartMeshlite, look: Open) -> None:
     """One click: traffic, the fault where it hits, the breaker open, why, and until when; another click: closed."""
     page = look(meshlite(QUICK))

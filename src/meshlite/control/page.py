@@ -29,10 +29,14 @@ OPEN = frozenset({"/", *(f"/page/{name}" for name in NAMES)})
 """The paths that need no token."""
 _HEADERS = {
     "Cache-Control": "no-cache",  # kept, but asked about each time: a newer meshlite shows its own page
-    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
     "Vary": "Accept-Encoding",
 }
+_OF_DOCUMENTS = {
+    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+}
+"""What only that heeds which a browser shows; of scripts and styles it would be three kilobytes in all."""
+_DOCUMENTS = (".html", ".svg")
 
 
 class _File(NamedTuple):
@@ -65,7 +69,7 @@ class Page:
         if reading is None or (reading.done() and reading.exception() is not None):  # at the start it would take time
             reading = self._reading = asyncio.create_task(asyncio.to_thread(_read), name="page")
         file = (await asyncio.shield(reading))[name]
-        headers = {**_HEADERS, "ETag": file.tag}
+        headers = {**_HEADERS, "ETag": file.tag, **(_OF_DOCUMENTS if name.endswith(_DOCUMENTS) else {})}
         if file.tag in request.headers.get(hdrs.IF_NONE_MATCH, ""):
             return web.Response(status=304, headers=headers)
         headers["Content-Type"] = file.kind
