@@ -179,6 +179,13 @@ async def running(app):
         raise RuntimeError("not so")
     if mood == "hang at the end":
         await asyncio.sleep(3600)
+    if mood == "cancel itself at the end":
+        raise asyncio.CancelledError
+    if mood == "raise when cancelled":
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            raise RuntimeError("not so") from None
     while mood == "deaf at the end":
         with suppress(asyncio.CancelledError):
             await asyncio.sleep(60)

@@ -322,6 +322,35 @@ async def test_a_kill_does_not_wait_for_a_failed_start_that_hangs(
     assert [line["service"] for line in world.logged("service.hung")] == ["users"]
 
 
+@pytest.mark.looptime
+@pytest.mark.parametrize("end", ["cancel itself at the end", "raise when cancelled"])
+async def test_an_end_that_is_cut_or_fails_late_is_told(
+    start_mesh: StartMesh, own: Callable[[str], None], end: str
+) -> None:
+    """An application that is not closed is no clean end, and what it raises when it is cancelled is in the log."""
+    own(end)
+    world = await start_mesh(MOODY)
+    await world.mesh.kill_service("users")
+    assert world.mesh.services["users"].state == "failed"
+    assert [line["service"] for line in world.logged("service.crashed")] == ["users"]
+
+
+@pytest.mark.looptime
+async def test_a_start_that_is_cancelled_while_it_tidies_up_leaves_no_task(
+    start_mesh: StartMesh, own: Callable[[str], None]
+) -> None:
+    """Of what hangs there: it is cancelled too."""
+    own("hang at the end")
+    apps = ("services.inventory.app='moody:create_app'", "services.users.app='no_such:thing'")
+    start = asyncio.create_task(start_mesh(*apps))
+    await asyncio.sleep(1)
+    start.cancel()
+    with pytest.raises((asyncio.CancelledError, StartError)):
+        await start
+    await asyncio.sleep(1)  # what else is closed there takes 0.3 s
+    assert not [task for task in asyncio.all_tasks() if task.get_name().endswith("-close")]
+
+
 async def test_an_end_that_fails_before_the_application_is_asked_is_told(
     start_mesh: StartMesh, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -770,7 +770,8 @@ def test_a_file_that_is_no_toml_sends_nobody_to_another_mesh(
     assert main(["--config", str(file), "edges"]) == 2
     assert "say with --set control.port=PORT which mesh is meant" in capsys.readouterr().err
     assert len(fake.headers) == asked
-    assert main(["--config", str(file), "edges", *fake.at]) == 0
+    for at in (fake.at, ["--set", f'"control".port = {fake.port}'], ["--set", f"control={{port={fake.port}}}"]):
+        assert main(["--config", str(file), "edges", *at]) == 0
 
 
 def test_help_says_the_exit_codes_and_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 import ipaddress
 import tomllib
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeGuard
 
@@ -12,7 +13,7 @@ from msgspec import Meta, Struct, field
 from meshlite.errors import ConfigError
 from meshlite.layers import Json, Layers, assignment, merge
 from meshlite.rules import KINDS, FaultRule, contradictions
-from meshlite.validation import Fault, faults, shown
+from meshlite.validation import MOST, Fault, faults, shown
 
 SERVICES = ("users", "orders", "inventory")
 EDGES = (("users", "orders"), ("orders", "inventory"), ("orders", "users"))
@@ -159,6 +160,7 @@ def load(path: Path | None, overrides: Sequence[str] = (), *, sections: Sequence
     file = path if path is not None else Path("config.toml")
     found = file if path is not None or (sections != () and file.is_file()) else None
     problems: list[str] = []
+    broken = ""
     table: Json = {}
     flags: Json = {}
     if found is not None:
@@ -167,10 +169,7 @@ def load(path: Path | None, overrides: Sequence[str] = (), *, sections: Sequence
         except OSError as error:
             problems.append(f"{found}: cannot be read: {error.strerror}")
         except (ValueError, RecursionError) as error:
-            if sections is None:
-                problems.append(f"{found}: is not TOML: {error}")
-            elif not any(text.startswith("control.port=") for text in overrides):
-                problems.append(f"{found}: is not TOML: {error}; say with --set control.port=PORT which mesh is meant")
+            broken = f"{found}: is not TOML: {error}"
     if sections is not None:
         table = {name: value for name, value in table.items() if name in sections}
     for override in overrides:
@@ -178,6 +177,10 @@ def load(path: Path | None, overrides: Sequence[str] = (), *, sections: Sequence
             flags = merge(flags, assignment(override, "services.users.port=9080"))
         except ValueError as error:
             problems.append(f"--set {error}")
+    if broken and sections is None:
+        problems.insert(0, broken)
+    elif broken and "port" not in (flags.get("control") or {}):
+        problems.insert(0, f"{broken}; say with --set control.port=PORT which mesh is meant")
     layers = Layers(default=_defaults(), file=table, flag=flags)
     place = str(found or "built-in defaults") + (" with --set" if overrides else "")
     problems += [f"{place}: {fault.dotted}: {fault.detail}" for fault in check(layers)]
@@ -303,7 +306,7 @@ def _check_fault(name: str, rule: object) -> list[Fault]:
         found += wrong
         if all(fault.path[-1] == "service" for fault in wrong):
             readable = msgspec.convert({**rule, "service": ""}, FaultRule)
-            found += [Fault((*path, *key.split(".", 1)), why) for key, why in contradictions(readable)]
+            found += [Fault((*path, *key.split(".", 1)), why) for key, why in islice(contradictions(readable), MOST)]
     else:
         given = f", got {shown(rule['kind'])}" if "kind" in rule else ""
         found.append(Fault((*path, "kind"), f"expected one of {', '.join(KINDS)}{given}"))

@@ -257,17 +257,29 @@ class Service:
         """Close the application; one that hangs is cancelled and left. What went wrong, empty if nothing did."""
         closing = asyncio.create_task(self._listener.close(), name=f"{self.name}-close")
         self._let_go_by = max(self._stop_by, self._clock()) + HANG
-        while not closing.done() and (left := self._let_go_by - self._clock()) > 0:  # which a kill makes less
-            await asyncio.wait([closing], timeout=min(left, CUT))
+        try:
+            while not closing.done() and (left := self._let_go_by - self._clock()) > 0:  # which a kill makes less
+                await asyncio.wait([closing], timeout=min(left, CUT))
+        except asyncio.CancelledError:
+            await self._leave(closing, CUT)
+            raise
         if not closing.done():
             self._log.error("service.hung", seconds=HANG)
-            closing.cancel()
-            await asyncio.wait([closing], timeout=HANG)  # what else is to be closed
-            if not closing.done():
-                self._left.add(closing)
-                closing.add_done_callback(self._left.discard)
+            await self._leave(closing, HANG)
             return f"its end did not come: it has not let go {HANG:g} s after its time"
-        error = None if closing.cancelled() else closing.exception()
+        return self._closed(closing)
+
+    async def _leave(self, closing: asyncio.Task[None], patience: float) -> None:
+        """Cancel what hangs, and leave it if it does not hear of that; what else is to be closed has `patience`."""
+        self._left.add(closing)
+        closing.add_done_callback(self._left.discard)
+        closing.add_done_callback(lambda done: done.cancelled() or self._closed(done))
+        closing.cancel()
+        await asyncio.wait([closing], timeout=patience)
+
+    def _closed(self, closing: asyncio.Task[None]) -> str:
+        """How the end of an application went: what went wrong, empty if nothing did."""
+        error = asyncio.CancelledError("by nobody") if closing.cancelled() else closing.exception()
         if error is None:
             return ""
         self._log.error("service.crashed", exc_info=error)  # an application may be anyone's

@@ -15,7 +15,7 @@ import msgspec
 
 Path = tuple[str | int, ...]
 _SHOWN = 40
-_MOST = 50
+MOST = 50
 """Faults that are told of one value: a body may have a hundred thousand."""
 _LONGEST = 60
 """Characters of a key that is unknown."""
@@ -69,23 +69,24 @@ def faults(value: object, kind: Any, path: Path = (), *, strict: bool = True) ->
     try:
         msgspec.convert(value, kind, strict=strict)
     except msgspec.ValidationError as error:
-        found = list(islice(_walk(value, kind, path, strict), _MOST + 1)) or [Fault(path, _text(error, value, kind))]
-        if len(found) > _MOST:
-            found[_MOST:] = [Fault(path, f"and more: {_MOST} are told at once")]
+        found = list(islice(walk(value, kind, path, strict), MOST + 1)) or [Fault(path, _text(error, value, kind))]
+        if len(found) > MOST:
+            found[MOST:] = [Fault(path, f"and more: {MOST} are told at once")]
         return found
     return []
 
 
-def _walk(value: object, kind: Any, path: Path, strict: bool) -> Iterator[Fault]:
+def walk(value: object, kind: Any, path: Path = (), strict: bool = True) -> Iterator[Fault]:
+    """All that keeps `value` from being a `kind`, one after the other, however many; it may be mended meanwhile."""
     struct = _struct_for(value, kind)
     if struct is not None and isinstance(value, Mapping):
         yield from _walk_struct(value, struct, path, strict)
         return
     inside: Iterator[Fault] = iter(())
     if get_origin(kind) is list and isinstance(value, list):
-        inside = (fault for i, item in enumerate(value) for fault in _walk(item, get_args(kind)[0], (*path, i), strict))
+        inside = (fault for i, item in enumerate(value) for fault in walk(item, get_args(kind)[0], (*path, i), strict))
     elif hasattr(kind, "__metadata__") and isinstance(value, list):
-        inside = _walk(value, get_args(kind)[0], path, strict)
+        inside = walk(value, get_args(kind)[0], path, strict)
     if (first := next(inside, None)) is not None:
         yield first
         yield from inside
@@ -102,7 +103,7 @@ def _walk_struct(value: Mapping[Any, Any], struct: type[msgspec.Struct], path: P
     known = [*fields, *([config.tag_field] if config.tag_field else [])]
     for key, item in value.items():
         if key in fields:
-            yield from _walk(item, fields[key].type, (*path, key), strict)
+            yield from walk(item, fields[key].type, (*path, key), strict)
         elif config.forbid_unknown_fields and key not in known:
             name = str(key) if len(str(key)) <= _LONGEST else f"{key!s:.{_LONGEST}}…"
             yield Fault((*path, name), f"unknown; {_hint(name, known)}")

@@ -167,6 +167,8 @@ async def test_what_was_read_and_sent_back_says_no_more_than_before(world: World
         same = await ask(world, method, name, read)
         assert (same.status, same.json) == (200, read)
     assert "phase" not in (await ask(world, "GET", "u")).json
+    copied = await ask(world, "PUT", "copy", {key: value for key, value in read.items() if key != "name"})
+    assert (copied.status, copied.json) == (201, {**read, "name": "copy"})
     late = await ask(world, "PATCH", "d", {"kind": "throttle", "bytes_per_second": 100})
     assert (late.status, late.json["phase"]) == (200, "response")
     assert (await ask(world, "PATCH", "e", {"statuses": {"500": 1}})).status == 200
@@ -174,14 +176,29 @@ async def test_what_was_read_and_sent_back_says_no_more_than_before(world: World
 
 @pytest.mark.parametrize(
     ("body", "pointer"),
-    [({"active": 3}, "/active"), ({"hits": 1, "enabled": True}, "/hits"), ({"kind": "hang"}, "/service")],
+    [({"activ": 3}, "/activ"), ({"service": "users"}, "/kind"), ({"kind": "hang"}, "/service")],
 )
 async def test_a_slip_is_no_fault_that_was_read(world: World, body: dict[str, Any], pointer: str) -> None:
-    """What only is to be read is a mistake where its name is not there too; a kind alone makes no fault."""
+    """A key that there is not, or a kind or a service alone, which is neither a change nor a whole fault."""
     await ask(world, "PUT", "f", {"service": "users", "kind": "error"})
     refused = await ask(world, "PUT", "f", body)
     assert (refused.status, refused.json["errors"][0]["pointer"]) == (422, pointer)
     assert (await ask(world, "PUT", "f", {"service": None, "kind": None, "enabled": True})).json["enabled"] is True
+
+
+async def test_a_fault_with_twenty_thousand_mistakes_is_told_of_fifty(world: World) -> None:
+    """No answer is greater than what it is about."""
+    statuses = {str(number): 1 for number in range(1_000, 21_000)}
+    refused = await ask(world, "PUT", "f", {"service": "users", "kind": "error", "statuses": statuses})
+    assert (refused.status, len(refused.json["errors"])) == (422, 50)
+
+
+async def test_nothing_that_is_said_changes_nothing(world: World) -> None:
+    """Not even where the fault is from."""
+    before = (await ask(world, "GET", "slow-inventory")).json
+    for method in ("PUT", "PATCH"):
+        assert (await ask(world, method, "slow-inventory", {})).json == before
+    assert before["source"] == "default"
 
 
 @pytest.mark.parametrize("name", ["my_fault", "Fault1", "a-B_3"])

@@ -167,6 +167,21 @@ async def test_what_it_ordered_is_given_back_before_the_mesh_stops(start_mesh: S
 
 
 @pytest.mark.looptime
+async def test_what_cannot_be_given_back_takes_no_more_than_a_quarter_of_the_grace(start_mesh: StartMesh) -> None:
+    """Those who are inside have the rest of it."""
+    hang = "faults.hang={service='orders',kind='hang',route='/orders/*/cancel',enabled=true}"
+    world = await start_mesh("mesh.shutdown_grace=0.8", hang)
+    await put(world, rate=100, seconds=60)
+    await asyncio.sleep(2)
+    before = asyncio.get_running_loop().time()
+    stop = asyncio.create_task(world.mesh.stop())
+    while world.mesh.services["orders"].state == "running":
+        await asyncio.sleep(0.01)
+    assert asyncio.get_running_loop().time() - before == pytest.approx(0.2, abs=0.05)
+    await stop
+
+
+@pytest.mark.looptime
 async def test_nothing_is_begun_while_the_mesh_stops(start_mesh: StartMesh) -> None:
     """It would be cut at once."""
     world = await start_mesh(

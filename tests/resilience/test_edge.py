@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from email.utils import formatdate
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from aiohttp import web
@@ -459,6 +459,22 @@ async def test_an_opening_breaker_sends_the_queue_away(edge: MakeEdge, callee: C
     assert all("no answer after" in result.why for result in results if isinstance(result, CircuitOpenError))
     assert len(callee.requests) == 1
     assert one.breakers()[0][1].snapshot().total_refused == 4
+
+
+@pytest.mark.parametrize("per", ["edge", "route"])
+@pytest.mark.looptime
+async def test_those_who_wait_when_it_is_opened_by_hand_count_as_refused(
+    edge: MakeEdge, callee: Callee, per: Literal["edge", "route"]
+) -> None:
+    """By the breaker of what they asked for."""
+    one = edge(bulkhead=BulkheadPolicy(max_concurrent=1, max_waiting=9), breaker=BreakerPolicy(per=per), timeout=60.0)
+    callee.script = [slow(0.5)]
+    calls = [asyncio.ensure_future(one.get("/x")) for _ in range(5)]
+    await asyncio.sleep(0.1)
+    one.set_mode("forced_open")
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert [getattr(result, "why", "") for result in results] == ["", *["set to forced_open by hand"] * 4]
+    assert sum(breaker.snapshot().total_refused for _, breaker in one.breakers()) == 4
 
 
 @pytest.mark.looptime

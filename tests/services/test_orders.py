@@ -143,6 +143,16 @@ async def test_a_body_that_makes_no_order_is_a_final_answer_too(world: World, wr
     assert (await world.order(("SKU-1", 1), key="other")).status == 201, "what cannot be read takes no key"
 
 
+async def test_many_whole_numbers_may_be_written_with_a_point(world: World) -> None:
+    """However many; what is wrong besides is told all the same."""
+    items = [{"sku": f"NO-{number}", "quantity": 1.0} for number in range(100)]
+    unknown = await world.ask("POST", "orders", "/orders", {"user_id": 1.0, "items": items})
+    assert (unknown.status, unknown.json["type"]) == (422, "urn:meshlite:problem:unknown-sku")
+    items[7]["quantity"] = 1.5
+    wrong = await world.ask("POST", "orders", "/orders", {"user_id": 1.0, "items": items})
+    assert [error["pointer"] for error in wrong.json["errors"]] == ["/items/7/quantity"]
+
+
 async def test_an_empty_body_is_said_to_be_that(world: World) -> None:
     """Not to be "truncated"."""
     answer = await world.ask("POST", "orders", "/orders", data=b"", headers={"Content-Type": "application/json"})

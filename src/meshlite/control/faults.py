@@ -157,7 +157,8 @@ async def patch_fault(request: web.Request) -> web.Response:
 
 def _changed(mesh: Mesh, name: str, keys: dict[str, Any]) -> web.Response:
     try:
-        mesh.inforce.edit(name, keys)
+        if keys:
+            mesh.inforce.edit(name, keys)
     except Invalid as error:
         raise _refused(error, name) from error
     return reply(view(mesh, name))
@@ -182,13 +183,13 @@ async def delete_fault(request: web.Request) -> web.Response:
 async def _table(request: web.Request) -> dict[str, Any]:
     """The body, an object, or none at all; of one that was read before, what its table says. Raises Problem."""
     table: dict[str, Any] = await body(request, dict[str, Any]) if request.can_read_body else {}
-    name, left_out = request.match_info["name"], []
+    name, left_out = request.match_info["name"], [*_READ_ONLY]
     if "name" in table:  # a fault as it was read
         if table["name"] != name:
             raise invalid([Wrong(("name",), f"expected that of the path, {shown(name)}, got {shown(table['name'])}")])
         rule = request.app[MESH].config.faults.get(name)
         said = {} if rule is None else _unsaid(rule)
-        left_out = [*_READ_ONLY, *(key for key, value in said.items() if table.get(key) == value)]
+        left_out += [key for key, value in said.items() if table.get(key) == value]
     return {key: whole(value) for key, value in table.items() if key not in left_out}
 
 

@@ -108,11 +108,10 @@ class EdgeBreakers:
                 breaker._total_refused += 1
                 raise
 
-    def refusal(self, state: State, retry_after: float | None, why: str) -> CircuitOpenError:
-        """For a call that waits while the edge is opened: it counts as refused."""
-        if (breaker := self.middleware.breakers.get(EDGE)) is not None:
+    def refused(self, route: str) -> None:
+        """Count a call to `route` that waited while its breaker was opened."""
+        if (breaker := self.middleware.breakers.get(route if self._per_route else EDGE)) is not None:
             breaker._total_refused += 1
-        return CircuitOpenError(EDGE, state, retry_after, why)
 
     def state(self, route: str) -> State | None:
         """The state that a call to `route` has just found its breaker in; None where there is none yet."""

@@ -297,6 +297,9 @@ class Edge:
             came = self.clock()
             try:
                 await bulkhead.acquire(call.left())
+            except CircuitOpenError:
+                self._breakers.refused(call.route)
+                raise
             finally:
                 call.span.waited += self.clock() - came
         try:
@@ -400,7 +403,7 @@ class Edge:
     def _moved(self, event: facts.BreakerMoved) -> None:
         opened = event.to_state in (State.OPEN, State.FORCED_OPEN)
         if opened and event.name == EDGE:  # a route's breaker speaks for that route only
-            self._bulkhead.wake(lambda: self._breakers.refusal(event.to_state, event.retry_after, event.reason))
+            self._bulkhead.wake(lambda: CircuitOpenError(EDGE, event.to_state, event.retry_after, event.reason))
         self._bus.publish(
             BreakerMoved(self.caller, self.callee, event.name, event.from_state, event.to_state, event.reason)
         )
@@ -422,7 +425,7 @@ class Edge:
         except ValueError as error:
             raise ValueError(f"{self.name}: {error}") from None
         if mode == "forced_open":
-            self._bulkhead.wake(lambda: self._breakers.refusal(State.FORCED_OPEN, None, f"set to {mode} by hand"))
+            self._bulkhead.wake(lambda: CircuitOpenError(EDGE, State.FORCED_OPEN, None, f"set to {mode} by hand"))
 
     def reset(self) -> None:
         """Close all its breakers and begin afresh, in mode auto."""

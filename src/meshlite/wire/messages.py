@@ -14,7 +14,7 @@ from msgspec import Meta
 from multidict import CIMultiDict, MultiMapping
 
 from meshlite.config import LimitsSection
-from meshlite.validation import Fault, faults
+from meshlite.validation import MOST, Fault, faults, walk
 from meshlite.wire.problems import FieldError, Problem, invalid
 
 T = TypeVar("T")
@@ -99,12 +99,13 @@ async def _read(request: web.Request) -> bytes:
 def _read_again(raw: bytes, kind: type[T]) -> T:
     """A body that msgspec has refused: perhaps it only says 5.0 for 5. Raises Problem with every fault."""
     try:
-        value = msgspec.json.decode(raw)
-        found = faults(value, kind)
+        value, wrong = msgspec.json.decode(raw), 0
+        for fault in walk(value, kind):
+            wrong += not _made_whole(value, fault.path)
+            if wrong > MOST:
+                break
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _no_json(error) from error
-    if not [fault for fault in found if _made_whole(value, fault.path)]:
-        raise invalid(found)
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
