@@ -99,13 +99,16 @@ async def _read(request: web.Request) -> bytes:
 def _read_again(raw: bytes, kind: type[T]) -> T:
     """A body that msgspec has refused: perhaps it only says 5.0 for 5. Raises Problem with every fault."""
     try:
-        value, wrong = msgspec.json.decode(raw), 0
+        value, mended, wrong = msgspec.json.decode(raw), False, 0
         for fault in walk(value, kind):
-            wrong += not _made_whole(value, fault.path)
-            if wrong > MOST:
+            if _made_whole(value, fault.path):
+                mended = True
+            elif (wrong := wrong + 1) > MOST:
                 break
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _no_json(error) from error
+    if not mended:  # which may be wrong in nothing that is left of it: of two keys of one name the last is
+        raise invalid(faults(value, kind))
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
