@@ -29,7 +29,7 @@ from meshlite.wire.server import Listener
 CUT = 0.1
 """Seconds that a handler has to end once its connection is gone, or its mesh has drained."""
 HANG = 5.0
-"""Seconds that an application may take to let go once its time is over; then it is left as it is."""
+"""Seconds that an application may take to let go once its time is over, and once more when it is cancelled then."""
 _PAST = float("-inf")
 _MOMENT = 0.05
 """Seconds that an idle service may take to go down, and whoever stops it waits for that."""

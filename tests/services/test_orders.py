@@ -143,6 +143,13 @@ async def test_a_body_that_makes_no_order_is_a_final_answer_too(world: World, wr
     assert (await world.order(("SKU-1", 1), key="other")).status == 201, "what cannot be read takes no key"
 
 
+async def test_what_is_said_of_a_body_is_said_in_the_words_of_json(world: World) -> None:
+    """An object is none of TOML's tables."""
+    for body, said in (([], "expected an object, got a list"), ({"user_id": {}, "items": []}, "got an object")):
+        answer = await world.ask("POST", "orders", "/orders", body)
+        assert (answer.status, said in answer.json["detail"], "table" in answer.json["detail"]) == (422, True, False)
+
+
 async def test_many_whole_numbers_may_be_written_with_a_point(world: World) -> None:
     """However many; what is wrong besides is told all the same."""
     items = [{"sku": f"NO-{number}", "quantity": 1.0} for number in range(100)]

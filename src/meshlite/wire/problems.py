@@ -1,6 +1,7 @@
 """RFC 9457 problem documents: the one shape of every error, and the few types there are."""
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -127,10 +128,18 @@ def _readable(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
+_TABLE = re.compile(r"\b(expected|got) a table\b")
+"""TOML's word for what JSON calls an object."""
+
+
 def invalid(faults: list[Fault], *, pointers: bool = True) -> Problem:
     """422 for `faults`: JSON pointers for a body's, plain names for a query's."""
     errors = [
-        FieldError(fault.pointer if pointers else fault.dotted, fault.detail.replace(" | null", "")) for fault in faults
+        FieldError(
+            fault.pointer if pointers else fault.dotted,
+            _TABLE.sub(r"\1 an object", fault.detail).replace(" | null", ""),
+        )
+        for fault in faults
     ]
     detail = "; ".join(f"{error.pointer or 'the body'}: {error.detail}" for error in errors)
     return Problem("invalid-fields", detail, errors=errors)
