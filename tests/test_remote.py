@@ -867,7 +867,9 @@ def test_watch_cuts_what_is_wider_than_the_terminal() -> None:
         assert terminal.end(signal.SIGINT) == 0
     drawn = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.seen).splitlines()
     assert max(map(len, drawn)) <= 44
-    assert any(line.endswith("…") and "meshlite" in line for line in drawn)
+    _, hint = drawn[drawn.index("  bring back what is down:") :][:2]
+    assert hint.startswith(f"    {sys.executable}"[:43])
+    assert hint.endswith("…")
 
 
 @pytest.mark.slow
