@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from tests.test_cli import meshlite, run
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+PYTHON = shlex.quote(sys.executable)
 PORTS = {"8080": "users", "8081": "orders", "8082": "inventory", "8090": "control"}
 
 
@@ -69,12 +71,12 @@ async def test_every_shell_command_does_what_the_text_says(tmp_path: Path) -> No
         assert '"reason":"3 consecutive failures, last: no answer after 0.' in seen
         assert '"degraded":[]' in await shell(heal, tmp_path, process.urls)
         place = f" --set control.port={process.urls['control'].rpartition(':')[2]}"
-        commands = re.sub(r"^\.venv/bin/python (.*)$", rf"{sys.executable} \1{place}", commands, flags=re.MULTILINE)
+        commands = re.sub(r"^\.venv/bin/python (.*)$", rf"{PYTHON} \1{place}", commands, flags=re.MULTILINE)
         seen = await shell(commands, tmp_path, process.urls)
         for said in (r"slow-inventory +on ", r"users +stopped", r"orders→inventory +open", r"users +running"):
             assert re.search(said, seen), said
         assert re.search(r"faults off +slow-inventory\nbreakers reset +orders→inventory\nservices started", seen)
-    python = check.replace(".venv/bin/python", sys.executable)
+    python = check.replace(".venv/bin/python", PYTHON)
     assert "do not fit into" in await shell(python, tmp_path, dict.fromkeys(PORTS.values(), ""))
 
 

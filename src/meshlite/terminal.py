@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shlex
 import shutil
 import sys
 import textwrap
@@ -17,12 +18,12 @@ _NARROWEST, _WIDEST = 40, 120
 
 
 def started_by() -> str:
-    """The Python that runs this, as it can be typed here."""
+    """The Python that runs this, as it can be typed here into a shell."""
     python = Path(sys.executable)
     found = shutil.which(python.name)
     if found is not None and Path(found) == python:
         return python.name
-    return min(str(python), os.path.relpath(python), key=len)
+    return shlex.quote(min(str(python), os.path.relpath(python), key=len))
 
 
 def as_text(value: object) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -86,7 +87,9 @@ async def test_for_scripts_it_is_one_document_and_a_picture(own: Path) -> None:
 @pytest.mark.slow
 async def test_who_reads_no_further_stops_nothing(own: Path) -> None:
     """`demo | head -1`: the picture is drawn all the same, and nothing is on stderr."""
-    command = f"{sys.executable} -m meshlite demo mine.py --svg story.svg | head -1; echo ${{PIPESTATUS[0]}}"
+    command = (
+        f"{shlex.quote(sys.executable)} -m meshlite demo mine.py --svg story.svg | head -1; echo ${{PIPESTATUS[0]}}"
+    )
     process = await asyncio.create_subprocess_exec(
         *("bash", "-c", command), cwd=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
