@@ -880,7 +880,7 @@ def test_watch_cuts_what_is_wider_than_the_terminal() -> None:
     assert max(map(len, drawn)) <= 44
     _, hint = drawn[drawn.index("  bring back what is down:") :][:2]
     assert hint.endswith("…")
-    assert f"    {PROGRAM} service start users orders inventory".startswith(hint[:-1])
+    assert f"    {started_by()} -m meshlite service start users orders inventory".startswith(hint[:-1])
 
 
 @pytest.mark.slow
