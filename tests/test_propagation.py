@@ -1,5 +1,7 @@
 """What travels with a request: read with care, whatever was sent."""
 
+from operator import attrgetter
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,9 +21,10 @@ def read(*headers: tuple[str, str], now: float = 0.0) -> propagation.Inbound:
 def test_without_headers_there_is_an_id_a_trace_and_no_deadline() -> None:
     """A stranger's request gets an id of its own, and begins a trace that is sampled."""
     one, two = read(), read()
-    assert len({one.request_id, two.request_id, one.span_id, two.span_id, one.trace_id[:16], two.trace_id[16:]}) == 6
-    assert (len(one.trace_id), len(one.span_id), one.parent_id, one.sampled) == (32, 16, None, True)
-    assert (one.caller, one.attempt, one.deadline) == ("external", 1, None)
+    ids = {one.span.request_id, two.span.request_id, one.span.span_id, two.span.span_id}
+    assert len(ids | {one.trace_id[:16], two.trace_id[16:]}) == 6
+    assert (len(one.trace_id), len(one.span.span_id), one.span.parent_id, one.sampled) == (32, 16, None, True)
+    assert (one.span.caller, one.span.attempt, one.deadline) == ("external", 1, None)
 
 
 @pytest.mark.parametrize(
@@ -52,12 +55,12 @@ def test_a_traceparent_is_read_as_w3c_says(traceparent: str, ids: object) -> Non
     assert parse_traceparent(traceparent) == ids
     inbound = read(("Traceparent", traceparent), ("Tracestate", "a=b"))
     if ids is None:
-        assert (inbound.parent_id, inbound.sampled, inbound.tracestate) == (None, True, None)
+        assert (inbound.span.parent_id, inbound.sampled, inbound.tracestate) == (None, True, None)
         assert inbound.trace_id != IDS[0]
     else:
-        assert (inbound.trace_id, inbound.parent_id, inbound.sampled) == ids
+        assert (inbound.trace_id, inbound.span.parent_id, inbound.sampled) == ids
         assert inbound.tracestate == "a=b"
-        assert inbound.span_id != IDS[1]
+        assert inbound.span.span_id != IDS[1]
 
 
 _HEX = "0123456789abcdef"
@@ -94,15 +97,15 @@ def test_of_any_other_text_nothing_is_believed(text: str) -> None:
 @pytest.mark.parametrize(
     ("header", "value", "field", "found"),
     [
-        ("X-Request-Id", "abc-1", "request_id", "abc-1"),
+        ("X-Request-Id", "abc-1", "span.request_id", "abc-1"),
         ("Traceparent", TRACE, "trace_id", IDS[0]),
-        ("Traceparent", TRACE, "parent_id", IDS[1]),
-        ("Traceparent", TRACE.replace("00-", "ff-", 1), "parent_id", None),
-        ("X-Envoy-Downstream-Service-Cluster", "orders", "caller", "orders"),
-        ("X-Envoy-Downstream-Service-Cluster", "Orders; drop", "caller", "external"),
-        ("X-Envoy-Attempt-Count", "3", "attempt", 3),
-        ("X-Envoy-Attempt-Count", "-3", "attempt", 1),
-        ("X-Envoy-Attempt-Count", "³", "attempt", 1),
+        ("Traceparent", TRACE, "span.parent_id", IDS[1]),
+        ("Traceparent", TRACE.replace("00-", "ff-", 1), "span.parent_id", None),
+        ("X-Envoy-Downstream-Service-Cluster", "orders", "span.caller", "orders"),
+        ("X-Envoy-Downstream-Service-Cluster", "Orders; drop", "span.caller", "external"),
+        ("X-Envoy-Attempt-Count", "3", "span.attempt", 3),
+        ("X-Envoy-Attempt-Count", "-3", "span.attempt", 1),
+        ("X-Envoy-Attempt-Count", "³", "span.attempt", 1),
         ("X-Envoy-Expected-Rq-Timeout-Ms", "250", "deadline", 100.25),
         ("X-Envoy-Expected-Rq-Timeout-Ms", "1e3", "deadline", None),
         ("X-Envoy-Expected-Rq-Timeout-Ms", "9" * 30, "deadline", None),
@@ -110,7 +113,7 @@ def test_of_any_other_text_nothing_is_believed(text: str) -> None:
 )
 def test_what_is_malformed_counts_as_absent(header: str, value: str, field: str, found: object) -> None:
     """Each header is taken if it is what it should be, else left."""
-    assert getattr(read((header, value), now=100.0), field) == found
+    assert attrgetter(field)(read((header, value), now=100.0)) == found
 
 
 @pytest.mark.parametrize(
@@ -140,7 +143,7 @@ def test_tracestate_is_combined_as_w3c_says(lines: list[str], state: str | None)
 def test_of_two_traceparents_none_is_believed() -> None:
     """Whose trace it is nobody can tell."""
     inbound = read(("Traceparent", TRACE), ("Traceparent", TRACE))
-    assert (inbound.parent_id, inbound.trace_id == IDS[0]) == (None, False)
+    assert (inbound.span.parent_id, inbound.trace_id == IDS[0]) == (None, False)
 
 
 @given(
@@ -162,14 +165,14 @@ def test_whatever_comes_in_what_goes_on_is_printable_ascii_on_one_line(headers: 
     """No header can break a log line or another header."""
     inbound = read(*headers.items())
     for text in (
-        inbound.request_id,
-        inbound.caller,
+        inbound.span.request_id,
+        inbound.span.caller,
         inbound.trace_id,
-        inbound.parent_id or "x",
+        inbound.span.parent_id or "x",
         inbound.tracestate or "x",
     ):
         assert text.isascii()
         assert text.isprintable()
         assert len(text) <= 512
-    assert inbound.attempt >= 0
+    assert inbound.span.attempt >= 0
     assert inbound.deadline is None or 0 <= inbound.deadline < 1e9

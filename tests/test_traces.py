@@ -300,8 +300,8 @@ def test_a_parent_of_another_trace_is_joined_by_nobody() -> None:
     traces.under_way[unsampled.traceparent(PARENT)] = unsampled
     third = read(unsampled.traceparent(PARENT))
     assert (mine.sampled, third.sampled, third.tracestate) == (True, False, "c=d")
-    assert (mine.trace, mine.trace_id, mine.parent_id, mine.tracestate) == (trace, TRACE, PARENT, None)
-    assert (other.trace, other.trace_id, other.parent_id, other.tracestate) == (None, "f" * 32, PARENT, "a=b")
+    assert (mine.trace, mine.trace_id, mine.span.parent_id, mine.tracestate) == (trace, TRACE, PARENT, None)
+    assert (other.trace, other.trace_id, other.span.parent_id, other.tracestate) == (None, "f" * 32, PARENT, "a=b")
 
 
 @pytest.mark.parametrize(("room", "traces_of_it"), [(1, 1), (0, 2)])
@@ -658,7 +658,8 @@ def test_what_failed_by_itself_survives_a_flood_of_what_was_meant_to(flood: dict
 def an_inbound(kept: Kept, **headers: str) -> propagation.Inbound:
     """A request that is under way now, in the service s."""
     inbound = propagation.read(CIMultiDict(headers), kept.now)
-    inbound.tracer, inbound.service, inbound.method, inbound.route = kept.traces, "s", "GET", "/a"
+    inbound.tracer = kept.traces
+    inbound.span.service, inbound.span.method, inbound.span.route = "s", "GET", "/a"
     return inbound
 
 
@@ -670,7 +671,7 @@ def test_a_trace_began_when_its_request_did() -> None:
     trace = inbound.traced()
     assert trace is not None
     assert (trace.start, trace is inbound.traced()) == (0.0, True)
-    trace.end(inbound.span())
+    trace.end(inbound.span)
     assert time.time() - trace.wall == pytest.approx(7.0, abs=1.0)
 
 
@@ -678,10 +679,10 @@ def test_what_fails_after_an_answer_that_nobody_wanted_is_kept() -> None:
     """The work that a request has left behind makes its trace, with the request's own span."""
     kept = Kept()
     inbound = an_inbound(kept)
-    inbound.status, inbound.seconds, inbound.left_out = 200, 0.001, True
+    inbound.span.status, inbound.span.seconds, inbound.left_out = 200, 0.001, True
     trace = inbound.traced()
     assert trace is not None
-    trace.add(AttemptSpan("1" * 16, inbound.span_id, "s", 0.1, 0.0, "timeout", "c", "GET /"))
+    trace.add(AttemptSpan("1" * 16, inbound.span.span_id, "s", 0.1, 0.0, "timeout", "c", "GET /"))
     assert trace.root is not None
     assert (trace.root.outcome, kept.reasons()) == ("ok", {trace.trace_id: "failed"})
 
@@ -693,7 +694,7 @@ def test_a_lone_answer_is_judged_when_it_has_gone() -> None:
 
     def done(status: int, fault: str | None = None) -> propagation.Inbound:
         inbound = an_inbound(kept)
-        inbound.status, inbound.fault = status, fault
+        inbound.span.status, inbound.span.fault = status, fault
         boundary._tell(inbound)
         return inbound
 
@@ -717,8 +718,8 @@ def test_an_answer_that_calls_others_is_judged_as_a_lone_one_is() -> None:
         inbound = an_inbound(kept)
         trace = inbound.traced()
         assert trace is not None
-        trace.add(CallSpan("1" * 16, inbound.span_id, "s", 0.0, 0.0, outcome, "c", "GET /"))
-        inbound.status = 200
+        trace.add(CallSpan("1" * 16, inbound.span.span_id, "s", 0.0, 0.0, outcome, "c", "GET /"))
+        inbound.span.status = 200
         boundary._tell(inbound)
         assert trace.root is not None
         return trace
@@ -742,7 +743,7 @@ def test_lone_answers_are_among_the_latest_as_are_those_with_calls() -> None:
     for _ in range(20_000):
         kept.now += random.expovariate(200.0)
         inbound = an_inbound(kept)
-        inbound.status = 200
+        inbound.span.status = 200
         if random.random() < 0.5:
             lone.add(inbound.trace_id)
         else:

@@ -117,8 +117,8 @@ class Faults:
         """The faults that strike this request, in the order of their names in the config."""
         struck = []
         for fault in self.armed:
-            if fault.rule.concerns(inbound.caller, request.method, route, request.path, request.headers):
-                effect = fault.struck(self._seed, inbound.request_id)
+            if fault.rule.concerns(inbound.span.caller, request.method, route, request.path, request.headers):
+                effect = fault.struck(self._seed, inbound.span.request_id)
                 if effect is not None:
                     struck.append(Hit(fault, effect))
         for name, fault in self._of_headers.items():

@@ -131,7 +131,7 @@ async def _begun(request: web.Request, response: web.StreamResponse | None, leng
         answer = web.StreamResponse(headers={"Content-Type": "application/json"})
     else:
         answer = web.StreamResponse(status=response.status, headers=response.headers)
-    answer.headers[propagation.REQUEST_ID], answer.headers[HEADER] = inbound.request_id, inbound.fault or ""
+    answer.headers[propagation.REQUEST_ID], answer.headers[HEADER] = inbound.span.request_id, inbound.span.fault or ""
     answer.headers["Server"] = propagation.SERVER
     answer.content_length = length
     if response is not None and response.keep_alive is False:

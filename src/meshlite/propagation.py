@@ -14,7 +14,6 @@ from msgspec import Struct
 from multidict import istr
 
 from meshlite.spans import (
-    LONGEST,
     OK,
     OVERLOAD,
     SPAN_ID,
@@ -62,96 +61,63 @@ class Headers(Protocol):
 class Inbound(Struct):
     """One request as it came in, and what then befell it.
 
-    `started` and `deadline` are on the mesh's clock, in seconds; the latter is None where nobody set one. `fault` names
-    the faults that struck it. `span_id` is that of the span for the work on it in `service`, `parent_id` whose work
-    that is part of, None where nobody said. `tracer` is None where it is not traced.
+    `span` is the work on it, told as it goes: when it has ended, nothing is left to be put together. `deadline` is on
+    the mesh's clock, in seconds; None where nobody set one. `tracer` is None where it is not traced.
     """
 
-    started: float
-
-    request_id: str
-    caller: str
-    attempt: int
+    span: ServerSpan
     trace_id: str
-    span_id: str
-    parent_id: str | None
     sampled: bool
     tracestate: str | None
     deadline: float | None
-    method: str = ""
-    route: str = ""
-    path: str = ""
-    status: int = CLIENT_CLOSED_REQUEST
-    degraded: str | None = None
-    seconds: float = 0.0
-    shed: bool = False
-    fault: str | None = None
-    service: str = ""
-    tracer: Tracer | None = None
-    trace: Trace | None = None
+    trace: Trace | None
     """Where its spans go, once there is one."""
+    tracer: Tracer | None = None
     joined: bool = False
-    """Whether that is its caller's, who is in this mesh."""
+    """Whether its trace is its caller's, who is in this mesh."""
+    shed: bool = False
     left_out: bool = False
     """Whether it has ended, and nobody wanted a trace of it."""
 
     def traced(self) -> Trace | None:
         """Where its spans go: a trace is made for the first of them, for most requests have none but their own."""
         if self.trace is None and self.tracer is not None:
-            self.trace = Trace(self.tracer, self.trace_id, self.sampled, self.started, self.tracestate)
+            self.trace = Trace(self.tracer, self.trace_id, self.sampled, self.span.start, self.tracestate)
             if self.left_out:  # and it has work done after its end
-                self.trace.end(self.span())
+                self.trace.end(self.span)
         return self.trace
 
-    def conclude(self) -> None:
-        """It has ended, and is nobody's of this mesh: end its trace, or leave that out if nobody wants it."""
-        trace, tracer = self.trace, self.tracer
-        assert tracer is not None
-        if (
-            self.status < CLIENT_CLOSED_REQUEST
-            and self.fault is None
+    def ended(self, seconds: float) -> None:
+        """The work on it has ended: say so to its caller's trace, or end its own, which may be left out."""
+        span, trace, tracer = self.span, self.trace, self.tracer
+        span.seconds = seconds
+        if span.status >= CLIENT_CLOSED_REQUEST:
+            span.outcome = OVERLOAD if self.shed else _outcome(span.status)
+        if tracer is None:
+            return
+        if self.joined and trace is not None:
+            if span.fault is not None:
+                trace.struck = True
+            trace.add(span)
+        elif (
+            span.outcome == OK
+            and span.fault is None
             and (trace is None or not (trace.flawed or trace.struck))
-            and not tracer.wants((self.service, self.method, self.route), self.seconds, self.started + self.seconds)
+            and not tracer.wants((span.service, span.method, span.route), seconds, span.start + seconds)
         ):
             if trace is None:
                 self.left_out = True
             else:
-                trace.root = self.span()
-            return
-        trace = self.traced()
-        assert trace is not None
-        if self.fault is not None:
-            trace.struck = True
-        trace.end(self.span())
-
-    def span(self) -> ServerSpan:
-        """The work on it, which has ended."""
-        outcome = OK
-        if self.shed:
-            outcome = OVERLOAD
-        elif self.status >= CLIENT_CLOSED_REQUEST:
-            outcome = "cancelled" if self.status == CLIENT_CLOSED_REQUEST else f"http_{self.status}"
-        return ServerSpan(
-            self.span_id,
-            self.parent_id,
-            self.service,
-            self.started,
-            self.seconds,
-            outcome,
-            self.method,
-            self.route,
-            self.status,
-            self.request_id,
-            self.caller,
-            self.attempt,
-            self.fault,
-            self.degraded,
-            self.path[:LONGEST],
-        )
+                trace.root = span
+        elif (trace := self.traced()) is not None:
+            if span.fault is not None:
+                trace.struck = True
+            trace.end(span)
 
     def struck_by(self, fault: str) -> None:
         """Note that `fault` acted on it."""
-        self.fault = fault if self.fault is None else f"{self.fault},{fault}"
+        span = self.span
+        span.fault = fault if span.fault is None else f"{span.fault},{fault}"
 
 
 current: ContextVar[Inbound | None] = ContextVar("inbound", default=None)
@@ -191,19 +157,22 @@ def read(headers: Headers, now: float, tracer: Tracer | None = None) -> Inbound:
     attempt = _number(said) if said is not None and len(said) <= _LONGEST_NUMBER else None
     said = headers.get(TIME_LEFT_MS)
     left = _number(said) if said is not None and len(said) <= _LONGEST_NUMBER else None
-    return Inbound(
-        started=now,
-        request_id=request_id,
-        caller=caller,
-        attempt=1 if attempt is None else attempt,
-        trace_id=trace_id,
-        span_id=ids[16:32],
-        parent_id=parent_id,
-        sampled=sampled,
-        tracestate=tracestate,
-        deadline=None if left is None else now + left / 1000,
-        trace=trace,
+    span = ServerSpan(
+        ids[16:32],
+        parent_id,
+        "",
+        now,
+        0.0,
+        OK,
+        "",
+        "",
+        CLIENT_CLOSED_REQUEST,
+        request_id,
+        caller,
+        1 if attempt is None else attempt,
     )
+    deadline = None if left is None else now + left / 1000
+    return Inbound(span, trace_id, sampled, tracestate, deadline, trace)
 
 
 @lru_cache(64)  # it is one of few, where a match costs six times as much
@@ -223,3 +192,7 @@ def _combined(lines: list[str]) -> str | None:
     if not members or len(members) > _MEMBERS or len(state) > _LONGEST_STATE:
         return None
     return state if all(_MEMBER.fullmatch(member) for member in members) else None
+
+
+def _outcome(status: int) -> str:
+    return "cancelled" if status == CLIENT_CLOSED_REQUEST else f"http_{status}"

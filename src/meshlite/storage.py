@@ -120,8 +120,8 @@ class Database:
         finally:
             span = StorageSpan(
                 span_id=new_span_id(),
-                parent_id=inbound.span_id,
-                service=inbound.service,
+                parent_id=inbound.span.span_id,
+                service=inbound.span.service,
                 start=started,
                 seconds=trace.tracer.clock() - started,
                 outcome=outcome,

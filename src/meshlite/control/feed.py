@@ -81,7 +81,7 @@ class Feed:
         inbound = propagation.current.get()
         headers["Server"] = propagation.SERVER
         if inbound is not None:
-            headers[propagation.REQUEST_ID] = inbound.request_id
+            headers[propagation.REQUEST_ID] = inbound.span.request_id
         response = web.StreamResponse(headers=headers)
         response.force_close()
         self._readers += 1

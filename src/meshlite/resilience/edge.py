@@ -255,7 +255,7 @@ class Edge:
             return Trace(self._tracer, new_trace_id(), True, started), span
         if (trace := inbound.traced()) is None:
             return Trace(self._tracer, inbound.trace_id, inbound.sampled, started, inbound.tracestate), span
-        span.parent_id = inbound.span_id
+        span.parent_id = inbound.span.span_id
         return trace, span
 
     def _accounted(self, error: CallError, call: Call) -> CallError:
@@ -321,7 +321,7 @@ class Edge:
         headers[propagation.ATTEMPT] = str(call.made)
         inbound = propagation.current.get()
         if inbound is not None:
-            headers[propagation.REQUEST_ID] = inbound.request_id
+            headers[propagation.REQUEST_ID] = inbound.span.request_id
             if inbound.tracestate is not None:
                 headers[propagation.TRACESTATE] = inbound.tracestate
         span_id = new_span_id()

@@ -220,7 +220,7 @@ def make(stream: BinaryIO, style: str, level: str, *, colors: bool = False) -> L
         inbound = propagation.current.get()
         if inbound is not None and inbound.tracer is not None:
             stamped.setdefault("trace_id", inbound.trace_id)
-            stamped.setdefault("span_id", inbound.span_id)
+            stamped.setdefault("span_id", inbound.span.span_id)
         return stamped
 
     render: list[structlog.typing.Processor] = (

@@ -23,7 +23,7 @@ from meshlite.faults import HEADER, Faults, strike
 from meshlite.harm import harm
 from meshlite.resilience.bulkhead import Bulkhead
 from meshlite.resilience.deadline import way_back
-from meshlite.spans import Tracer
+from meshlite.spans import LONGEST, Tracer
 from meshlite.wire.degraded import HEADER as DEGRADED
 from meshlite.wire.messages import reply
 from meshlite.wire.problems import CONTENT_TYPE, Problem, from_http, unavailable
@@ -147,51 +147,50 @@ class Boundary:
         inbound = propagation.read(headers, started, self._tracer)
         if inbound.deadline is not None and inbound.deadline <= started:
             return None
-        inbound.method, inbound.route, inbound.path = method, route, path
-        self._join(inbound)
+        self._join(inbound, method, route, path)
         self._shed(inbound)
         self._tell(inbound)
         date = rfc822_formatted_time()
         return (
-            f"{_OVERLOADED_HEAD}X-Request-Id: {inbound.request_id}\r\nDate: {date}\r\n\r\n".encode() + _OVERLOADED_BODY
+            f"{_OVERLOADED_HEAD}X-Request-Id: {inbound.span.request_id}\r\nDate: {date}\r\n\r\n".encode()
+            + _OVERLOADED_BODY
         )
 
     def _shed(self, inbound: propagation.Inbound) -> None:
         self.shed += 1
-        inbound.shed, inbound.status = True, _OVERLOADED.status
+        inbound.shed, inbound.span.status = True, _OVERLOADED.status
 
-    def _join(self, inbound: propagation.Inbound) -> None:
-        """Have a request traced; its spans go to its caller's trace, if that is under way here."""
-        inbound.tracer, inbound.service = self._tracer, self.service
-        inbound.joined = inbound.trace is not None
+    def _join(self, inbound: propagation.Inbound, method: str, route: str, path: str) -> None:
+        """Say what was asked for, and have it traced: in its caller's trace, if that is under way here."""
+        span = inbound.span
+        span.service, span.method, span.route, span.path = self.service, method, route, path[:LONGEST]
+        if route in PROBES:
+            inbound.trace = None
+        else:
+            inbound.tracer = self._tracer
+            inbound.joined = inbound.trace is not None
 
     def _tell(self, inbound: propagation.Inbound) -> None:
         """Tell of a request that has ended."""
-        seconds, tracer = self._clock() - inbound.started, inbound.tracer
-        inbound.seconds = seconds
+        span, tracer = inbound.span, inbound.tracer
+        seconds = self._clock() - span.start
         self._bus.publish(
             RequestCompleted(
                 self.service,
-                inbound.method,
-                inbound.route,
-                inbound.status,
+                span.method,
+                span.route,
+                span.status,
                 round(seconds * 100_000) / 100,  # `round` to two digits costs twice as much
-                inbound.request_id,
-                inbound.caller,
-                inbound.attempt,
-                inbound.fault,
+                span.request_id,
+                span.caller,
+                span.attempt,
+                span.fault,
                 "" if tracer is None else inbound.trace_id,
-                "" if tracer is None else inbound.span_id,
+                "" if tracer is None else span.span_id,
                 inbound.shed,
             )
         )
-        trace = inbound.trace
-        if trace is not None and inbound.joined:
-            if inbound.fault is not None:
-                trace.struck = True
-            trace.add(inbound.span())
-        elif tracer is not None:
-            inbound.conclude()
+        inbound.ended(seconds)
 
     def refuse(self, problem: Problem, method: str = "unparsed", route: str = "unparsed") -> web.Response:
         """The answer to what no handler will see, with an id, counted and logged like any other."""
@@ -213,11 +212,8 @@ class Boundary:
             propagation.current.set(inbound)  # each request runs in a task, and so in a context, of its own
             resource = request.match_info.route.resource
             route = resource.canonical if resource is not None else UNMATCHED
-            inbound.method, inbound.route, inbound.path = request.method, route, request.raw_path
-            if route in PROBES:
-                inbound.trace = None
-            else:
-                self._join(inbound)
+            self._join(inbound, request.method, route, request.raw_path)
+            span = inbound.span
             self.in_flight += 1
             try:
                 try:
@@ -229,15 +225,15 @@ class Boundary:
                         response = await self._admitted(request, handler, inbound, route)
                     if response is None:
                         raise TypeError(f"the handler of {request.method} {route} answers with None")
-                    inbound.status, headers = response.status, response.headers
+                    span.status, headers = response.status, response.headers
                 except Exception as error:
                     response = self._explained(error, request, inbound, route)
-                    inbound.status, headers = response.status, response.headers
-                inbound.degraded = headers.get(DEGRADED)
-                headers[propagation.REQUEST_ID] = inbound.request_id
+                    span.status, headers = response.status, response.headers
+                span.degraded = headers.get(DEGRADED)
+                headers[propagation.REQUEST_ID] = span.request_id
                 headers[hdrs.SERVER] = propagation.SERVER
-                if inbound.fault is not None:
-                    headers[HEADER] = inbound.fault
+                if span.fault is not None:
+                    headers[HEADER] = span.fault
                 if self.draining and not getattr(request.protocol, "followed", False):
                     response.force_close()
                     headers[hdrs.CONNECTION] = "close"
@@ -251,7 +247,7 @@ class Boundary:
     async def _admitted(
         self, request: web.Request, handler: Handler, inbound: propagation.Inbound, route: str
     ) -> web.StreamResponse:
-        if self.refusing and inbound.caller == "external":
+        if self.refusing and inbound.span.caller == "external":
             raise Problem("draining", "the mesh is stopping", retry_after=1.0)
         admission = self.admission
         if admission is not None and not admission.try_acquire() and not await self._queue(admission, inbound):
@@ -261,7 +257,7 @@ class Boundary:
             if inbound.deadline is not None:
                 if self._clock() >= inbound.deadline:
                     raise Problem("deadline-exceeded", _TOO_LATE)
-                if inbound.caller == "external":
+                if inbound.span.caller == "external":
                     return await self._cut(request, handler, inbound, route, inbound.deadline)
             if self._faults is not None and self._faults.watching:
                 return await self._struck(self._faults, request, handler, inbound, route)
@@ -352,6 +348,6 @@ class Boundary:
                 error.__traceback__ = None  # aiohttp keeps it in the request, and the traceback knows that: a cycle
                 return from_http(error, request).response() if error.status >= 400 else _raised(error)
         self._log.error(
-            "request.crashed", service=self.service, route=route, request_id=inbound.request_id, exc_info=error
+            "request.crashed", service=self.service, route=route, request_id=inbound.span.request_id, exc_info=error
         )
         return Problem("internal", "the service failed; its log says more").response()
