@@ -207,6 +207,23 @@ async def test_a_wrong_config_is_all_said_at_once(tmp_path: Path) -> None:
     ]
 
 
+async def test_a_script_reads_what_is_wrong_with_the_config_as_json(tmp_path: Path) -> None:
+    """One document on the standard output either way; the exit code is that of the words."""
+    (tmp_path / "config.toml").write_text("[edges.orders.users]\nattempt_timeout = 0.5\n")
+    code, out, err = await run(tmp_path, "check", "--json")
+    found = json.loads(out)
+    assert (code, err, found["ok"], found["problems"]) == (0, "", True, [])
+    (warning,) = found["warnings"]
+    assert warning.startswith("edges.orders.users.timeout: 2 attempts of 0.5 s do not fit")
+    for wrong in ("policy.timeout=0", "mesh.data=config.toml/data"):
+        code, out, err = await run(tmp_path, "--json", "check", "--set", wrong)
+        assert (code, err) == (2, "")
+        found = json.loads(out)
+        assert (found["ok"], found["warnings"]) == (False, [])
+        (problem,) = found["problems"]
+        assert wrong.partition("=")[0] in problem
+
+
 async def test_an_order_survives_a_kill(tmp_path: Path) -> None:
     """201, SIGKILL, start again: the order is there, confirmed."""
     body = {"user_id": 1, "items": [{"sku": "SKU-1", "quantity": 1}]}

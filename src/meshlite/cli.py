@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import gc
+import json
 import logging
 import os
 import signal
@@ -126,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_options(parser, _SETS[0], "log", "json", "watch")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_command(commands, "serve", _serve, "start the services and keep them running", "log")
-    _add_command(commands, "check", _check, "say what is wrong with the config, all of it at once")
+    _add_command(commands, "check", _check, "say what is wrong with the config, all of it at once", "json")
     words = "a story of failure in half a minute, without a policy and with it"
     config = "a config that both runs begin with (default: none, not even config.toml here)"
     demo = _add_command(commands, "demo", _demo, words, "json", config=config)
@@ -250,12 +251,26 @@ def _remote(name: str) -> Callable[[argparse.Namespace], int]:
 
 
 def _check(options: argparse.Namespace) -> int:
-    config = _load(options)
-    if problems := [*_unusable(config), *_unloadable(config)]:
-        raise ConfigError(problems)
-    warnings = "".join(f"warning: {warning}\n" for warning in lint(config))
-    _say(f"{warnings}{config.path or 'built-in defaults'}: ok\n")
+    try:
+        config = _load(options)
+        if problems := [*_unusable(config), *_unloadable(config)]:
+            raise ConfigError(problems)
+    except ConfigError as error:
+        if not options.json:
+            raise
+        _say(_as_json({"ok": False, "problems": error.problems, "warnings": []}))
+        return USER_ERROR
+    warnings = lint(config)
+    if options.json:
+        _say(_as_json({"ok": True, "problems": [], "warnings": warnings}))
+    else:
+        said = "".join(f"warning: {warning}\n" for warning in warnings)
+        _say(f"{said}{config.path or 'built-in defaults'}: ok\n")
     return 0
+
+
+def _as_json(answer: object) -> str:
+    return json.dumps(answer, indent=2) + "\n"
 
 
 def _unusable(config: Config) -> Iterator[str]:
