@@ -149,7 +149,8 @@ async def test_a_taken_port_is_one_line(tmp_path: Path, keys: list[str]) -> None
         code, out, err = await run(tmp_path, *(text for key in chosen for text in ("--set", key)))
     assert (code, out) == (2, "")
     assert err == "".join(
-        f"meshlite: cannot listen on 127.0.0.1:{port}: Address already in use; choose another with --set {key}=PORT\n"
+        f"meshlite: cannot listen on 127.0.0.1:{port}: Address already in use; "
+        f"start the mesh with another: --set {key}=PORT\n"
         for key, port in zip(keys, ports, strict=True)
     )
     assert list(tmp_path.iterdir()) == []
@@ -326,6 +327,13 @@ async def test_check_tells_of_what_no_start_could_use(tmp_path: Path) -> None:
     ]
     (tmp_path / "mine.py").write_text("def create(context): ...")
     assert (await run(tmp_path, "check", "--set", "services.users.app=mine:create"))[0] == 0
+    script = "import sys; sys.path.remove(''); from meshlite.cli import main; sys.exit(main())"  # as `meshlite` is run
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", script, "check", "--set", "services.users.app=mine:create"),
+        cwd=tmp_path,
+        stdout=asyncio.subprocess.DEVNULL,
+    )
+    assert await process.wait() == 0
 
 
 async def test_a_name_that_is_missing_is_said(tmp_path: Path) -> None:

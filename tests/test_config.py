@@ -373,7 +373,25 @@ def test_a_file_may_have_a_hundred_faults(tmp_path: Path) -> None:
     assert len(load(file, ["faults.g={service='users', kind='hang'}"]).faults) == 100
     with pytest.raises(ConfigError) as refused:
         load(file, [f"faults.{name}={{service='users', kind='hang'}}" for name in ("g", "h")] + ["mesh.seed=x"])
-    assert [problem.partition(": ")[2] for problem in refused.value.problems] == [
-        "mesh.seed: expected a whole number, got 'x'",
-        "faults: expected at most 100 faults, got 101",
+    assert refused.value.problems == (
+        "--set mesh.seed: expected a whole number, got 'x'",
+        f"{file} with --set: faults: expected at most 100 faults, got 101",
+    )
+
+
+def test_what_is_wrong_is_said_of_whoever_said_it(tmp_path: Path) -> None:
+    """Nobody looks for a key of the file among the flags; what both say together is both's."""
+    file = tmp_path / "config.toml"
+    file.write_text("[policy]\ntimeout = 'x'\nmax_retries = 1\n[faults.x]\nseconds = -1\n[log]\nlevel = 'no'\n")
+    with pytest.raises(ConfigError) as refused:
+        load(file, ["policy.retry.attempts=0", "log.level=never", "faults.x.kind='slow'"])
+    said = [problem.replace(str(file), "FILE") for problem in refused.value.problems]
+    assert [problem.partition(": expected")[0].partition(": unknown")[0] for problem in said] == [
+        "--set log.level",
+        "FILE: policy.timeout",
+        "--set policy.retry.attempts",
+        "FILE: policy.max_retries",
+        "--set faults.x.kind",
+        "FILE: faults.x.seconds",
+        "FILE with --set: faults.x.service: missing",
     ]

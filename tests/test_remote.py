@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import select
+import shlex
 import signal
 import socket
 import subprocess
@@ -22,8 +23,8 @@ import pytest
 from meshlite.cli import main
 from meshlite.config import load
 from meshlite.remote import Api
-from meshlite.terminal import Paint, advised, started_by
-from meshlite.views import PROGRAM, edges, faults, status
+from meshlite.terminal import PROGRAM, Paint, advised, started_by
+from meshlite.views import edges, faults, status
 from tests.fake_control import OPEN, POLICY, FakeControl, breaker, edge, fault, problem, service
 
 Run = Callable[..., tuple[int, str, str]]
@@ -164,15 +165,15 @@ def test_who_runs_but_is_not_ready_is_said(fake: FakeControl) -> None:
 @pytest.mark.parametrize(
     ("known", "said"),
     [
-        ([], f"no fault is known; try: {PROGRAM} fault set slow-users"),
-        ([fault("x")], f"no fault is on; try: {PROGRAM} fault enable x"),
-        ([fault("x"), fault("slow-inventory")], f"no fault is on; try: {PROGRAM} fault enable slow-inventory"),
+        ([], "no fault is known; try: {} fault set slow-users"),
+        ([fault("x")], "no fault is on; try: {} fault enable x"),
+        ([fault("x"), fault("slow-inventory")], "no fault is on; try: {} fault enable slow-inventory"),
     ],
 )
 def test_nothing_on_is_no_empty_table(run: Run, fake: FakeControl, known: list[Any], said: str) -> None:
-    """It says what to do."""
+    """It says what to do, to this mesh."""
     fake.state["faults"] = known
-    assert said in unwrapped(run("status")[1])
+    assert said.format(f"{PROGRAM} {shlex.join(fake.at)}") in unwrapped(run("status")[1])
     assert "fault set slow-users" in run("fault", "list")[1] or known
     assert run("fault", "clear") == (0, "no fault was on\n", "")
 
@@ -431,7 +432,7 @@ def test_an_unknown_fault_is_made(run: Run, fake: FakeControl) -> None:
     assert code == 0
     body = {"service": "inventory", "kind": "delay", "seconds": 5}
     assert fake.asked == [("PATCH", "/api/faults/x", body), ("PUT", "/api/faults/x", body)]
-    assert unwrapped(out).endswith(f"it is off; switch it on: {PROGRAM} fault enable x")
+    assert unwrapped(out).endswith(f"it is off; switch it on: {PROGRAM} {shlex.join(fake.at)} fault enable x")
 
 
 def test_clear_switches_off_what_is_on(run: Run, fake: FakeControl) -> None:
@@ -537,6 +538,7 @@ ANSWERS: list[tuple[int, Any, list[str]]] = [
     (409, problem(409, "x is stopped\33[2J already"), ["x is stopped\N{REPLACEMENT CHARACTER}[2J already"]),
     (422, problem(422, "no", errors=FIELDS), ["no", "seconds: expected > 0", "a/b.c: unknown", "y"]),
     (422, problem(422, "no", errors=[1, None]), ["no"]),
+    (404, problem(404, "no route /api/edges; see /docs"), [STRANGER + "it has no route /api/edges"]),
     (500, {"title": "The service failed"}, ["The service failed"]),
     (401, problem(401, "x"), ["control.token is needed at URL: " + NAME_IT]),
     (421, problem(421, "see control.allowed_hosts"), ["URL is not a name of this mesh: see control.allowed_hosts"]),
@@ -590,7 +592,7 @@ def test_what_is_asked_wrongly_is_one_line_and_exit_2(run: Run, arguments: list[
 @pytest.mark.parametrize(
     "arguments",
     [["fault"], ["service", "stop"], ["service", "halt", "x"], ["reset", "--watch"],
-     ["fault", "list", "--watch"], ["--watch", "reset"], ["--json", "check"], ["fault", "set", "x"],
+     ["fault", "list", "--watch"], ["--watch", "reset"], ["--json", "serve"], ["fault", "set", "x"],
      ["breaker", "a", "b"], ["breaker", "a", "b", "half_open"], ["breaker", "reset"]],
 )  # fmt: skip
 def test_what_is_no_command_is_exit_2(run: Run, arguments: list[str]) -> None:
@@ -649,7 +651,7 @@ def test_nothing_there_is_exit_3(capsys: pytest.CaptureFixture[str]) -> None:
         assert capsys.readouterr() == (
             "",
             f"meshlite: nothing answers at http://127.0.0.1:{port}: connection refused; "
-            f"is the mesh running? start it with {PROGRAM}\n",
+            f"is the mesh running? start it with {PROGRAM} --set control.port={port}\n",
         )
 
 
@@ -726,7 +728,7 @@ def test_whoever_speaks_otherwise_is_told_apart(
 )
 def test_it_asks_where_the_config_says(host: str, url: str) -> None:
     """All addresses are asked at the loopback one."""
-    assert Api(load(None, [f"mesh.host={host}", "control.token=a-secret"])).url == url
+    assert Api(load(None, [f"mesh.host={host}", "control.token=a-secret"]), PROGRAM).url == url
 
 
 def test_the_token_is_sent_where_there_is_one(run: Run, fake: FakeControl, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -764,7 +766,7 @@ def test_a_file_that_is_no_toml_sends_nobody_to_another_mesh(
     file = tmp_path / "x.toml"
     file.write_text(f"[control]\nport = {fake.port}\n[policy]\ntimeout = -1\n")
     assert main(["--config", str(file), "edges"]) == 0
-    assert "where the mesh is is known all the same" in capsys.readouterr().err
+    assert "the mesh is asked all the same" in capsys.readouterr().err
     asked = len(fake.headers)
     file.write_text(f"[control]\nport = {fake.port}\n[policy\n")
     assert main(["--config", str(file), "edges"]) == 2
@@ -822,6 +824,20 @@ class Terminal:
         return code
 
 
+def test_a_hint_asks_the_same_mesh_again_and_tells_no_token(
+    fake: FakeControl, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Of two meshes in one folder, what is pasted must not break the other one."""
+    fake.state["faults"] = [fault("x")]
+    file = tmp_path / "two words.toml"
+    file.write_text(f"[control]\nport = {fake.port}\n")
+    secret = ("--set", "control.token=a-secret", "--set", "control={token='a-secret'}")
+    assert main(["--config", str(file), "--set", "log.level='info'", "status", *secret]) == 0
+    hint = unwrapped(capsys.readouterr().out)
+    assert f"{PROGRAM} --config '{file}' --set 'log.level='\"'\"'info'\"'\"'' fault enable x" in hint
+    assert "secret" not in hint
+
+
 def test_a_command_that_is_hinted_at_can_be_typed_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the folder it is shown in, also where a folder's name has spaces."""
     python = tmp_path / "two words" / ".venv" / "bin" / "python"
@@ -831,6 +847,8 @@ def test_a_command_that_is_hinted_at_can_be_typed_as_it_stands(tmp_path: Path, m
     assert started_by() == "'two words/.venv/bin/python'"
     monkeypatch.chdir(tmp_path / "two words")
     assert started_by() == ".venv/bin/python"
+    monkeypatch.chdir(python.parent)
+    assert started_by() == "./python", "a word alone would be looked for in PATH"
 
 
 @pytest.mark.slow
@@ -880,7 +898,7 @@ def test_watch_cuts_what_is_wider_than_the_terminal() -> None:
     assert max(map(len, drawn)) <= 44
     _, hint = drawn[drawn.index("  bring back what is down:") :][:2]
     assert hint.endswith("…")
-    assert f"    {started_by()} -m meshlite service start users orders inventory".startswith(hint[:-1])
+    assert f"    {started_by()} -m meshlite {shlex.join(fake.at)}".startswith(hint[:-1])
 
 
 @pytest.mark.slow

@@ -64,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in ("json", "watch"):
         if getattr(options, name) and name not in options.takes:
             options.parser.error(f"--{name} does not go with this command")
+    if not sys.flags.safe_path and (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)  # so `meshlite` finds the services that `python -m meshlite` finds
     try:
         return options.run(options)  # type: ignore[no-any-return]
     except ConfigError as error:
@@ -234,6 +236,13 @@ def _load(options: argparse.Namespace, sections: Sequence[str] | None = None) ->
     return load(options.config, overrides, sections=sections)
 
 
+def _asked(options: argparse.Namespace) -> list[str]:
+    """The options that find the same mesh again; a token is a secret."""
+    config = [] if options.config is None else ["--config", str(options.config)]
+    overrides = [text for place in _SETS for text in getattr(options, place) if "token" not in text]
+    return [*config, *(word for text in overrides for word in ("--set", text))]
+
+
 def _remote(name: str) -> Callable[[argparse.Namespace], int]:
     """A command that asks the mesh which runs with this config."""
 
@@ -244,8 +253,8 @@ def _remote(name: str) -> Callable[[argparse.Namespace], int]:
             config = _load(options)
         except ConfigError as error:  # a file that is wrong just now must not keep anybody from a mesh that runs
             config = _load(options, ("mesh", "control"))
-            _complain(f"{error.problems[0]}; where the mesh is is known all the same")
-        return remote.run(name, config, options)
+            _complain(f"{error.problems[0]}; the mesh is asked all the same")
+        return remote.run(name, config, options, _asked(options))
 
     return run
 

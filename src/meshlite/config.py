@@ -182,11 +182,28 @@ def load(path: Path | None, overrides: Sequence[str] = (), *, sections: Sequence
     elif broken and "port" not in (flags.get("control") or {}):
         problems.insert(0, f"{broken}; say with --set control.port=PORT which mesh is meant")
     layers = Layers(default=_defaults(), file=table, flag=flags)
-    place = str(found or "built-in defaults") + (" with --set" if overrides else "")
-    problems += [f"{place}: {fault.dotted}: {fault.detail}" for fault in check(layers)]
+    problems += [f"{_said_by(fault.path, layers, found)}{fault.dotted}: {fault.detail}" for fault in check(layers)]
     if problems:
         raise ConfigError(problems)
     return build(layers, found, file.absolute().parent)
+
+
+def _said_by(path: Sequence[str | int], layers: Layers, file: Path | None) -> str:
+    """Whose fault it is: a flag's, the file's, or of both together, as where neither has the key."""
+    flagged, filed = (_at(layer, path) for layer in (layers.flag, layers.file))
+    if flagged is not None and (filed is None or not isinstance(flagged, Mapping)):
+        return "--set "
+    where = str(file or "built-in defaults")
+    return f"{where} with --set: " if layers.flag and (flagged is None) == (filed is None) else f"{where}: "
+
+
+def _at(value: Any, path: Sequence[str | int]) -> Any:
+    """What is at `path` of a table; None where there is nothing. A place in a list is the list's."""
+    for step in path:
+        if isinstance(value, list):
+            break
+        value = value.get(step) if isinstance(value, Mapping) else None
+    return value
 
 
 def _defaults() -> Json:

@@ -44,7 +44,8 @@ def _longer_inside(place: str, policy: EdgePolicy, above: str, outer: EdgePolicy
     if waits is None or (policy.timeout is not None and policy.timeout <= waits):
         return []
     than = f"{_seconds(policy.timeout)} is longer than the {waits} s that an attempt on {above} waits for it"
-    return [f"{place}.timeout: {than}: the outer breaker would see the failure first"]
+    why = "that attempt fails first" if outer.breaker is None else "the outer breaker would see the failure first"
+    return [f"{place}.timeout: {than}: {why}"]
 
 
 def _multiplied(place: str, policy: EdgePolicy, above: str, outer: EdgePolicy) -> list[str]:

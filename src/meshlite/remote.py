@@ -7,6 +7,7 @@ import ipaddress
 import json
 import os
 import re
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +18,7 @@ from meshlite import views
 from meshlite.config import Config
 from meshlite.layers import assignment, merge
 from meshlite.terminal import (
+    PROGRAM,
     Paint,
     Screen,
     clean,
@@ -24,7 +26,7 @@ from meshlite.terminal import (
     paint,
     wrapped,
 )
-from meshlite.views import PROGRAM, Json
+from meshlite.views import Json
 
 PARTLY = 1
 REFUSED = 2
@@ -49,12 +51,12 @@ class _Trouble(Exception):
         return self.code == AWAY or self.status >= 500
 
 
-def run(name: str, config: Config, options: argparse.Namespace) -> int:
-    """Do the command `name` at the mesh that `config` describes; the exit code."""
+def run(name: str, config: Config, options: argparse.Namespace, asked: Sequence[str]) -> int:
+    """Do the command `name` at the mesh that `config` describes; the exit code. `asked` are the options that say so."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # an arrow that the terminal's encoding lacks is no reason to fail
     try:
-        api = Api(config)
+        api = Api(config, " ".join([PROGRAM, *map(shlex.quote, asked)]))
         if options.watch:
             return _watch(api, COMMANDS[name], options)
         sys.stdout.write("".join(f"{line}\n" for line in _lines(api, COMMANDS[name], options)))
@@ -83,7 +85,7 @@ def _lines(api: "Api", command: "Command", options: argparse.Namespace) -> list[
     if options.json:
         indent = None if options.watch and not is_terminal() else 2  # of many documents, each is one line
         return json.dumps(answer, indent=indent, ensure_ascii=False).encode("utf-8", "replace").decode().split("\n")
-    return command.show(answer, paint())
+    return command.show(answer, paint(api.program))
 
 
 def _watch(api: "Api", command: "Command", options: argparse.Namespace) -> int:
@@ -138,7 +140,7 @@ _Draw = Callable[[list[str], bool], None]
 class Api:
     """The control plane of a config: asked with its token, without a proxy, never redirected."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, program: str) -> None:
         if not config.control.port:
             raise _Trouble("control.port is 0 (any free one): name the one to ask with --set control.port=PORT")
         self._host = _reachable(config.mesh.host)
@@ -147,6 +149,7 @@ class Api:
         self._grace = config.mesh.shutdown_grace
         host = f"[{self._host}]" if ":" in self._host else self._host
         self.url = f"http://{host}:{self._port}"
+        self.program = program
         self.refused: list[str] = []
         """Why some of the things that were asked for at once were not done."""
 
@@ -242,7 +245,7 @@ class Api:
                 why = words.lower()
             case _:
                 why = "the connection was closed"
-        help_ = f"is the mesh running? start it with {PROGRAM}"
+        help_ = f"is the mesh running? start it with {self.program}"
         return _Trouble(f"nothing answers at {self.url}: {why}; {help_}", code=AWAY)
 
     def _stranger(self, why: str) -> _Trouble:
@@ -257,6 +260,8 @@ class Api:
             return _Trouble(f"{fault} at {self.url}: name it in the config, or with --set control.token=TOKEN")
         if not isinstance(detail, str):
             return self._stranger(f"it answers {status} {title}")
+        if detail.startswith("no route /api/"):  # one of the services
+            return self._stranger(f"it has {detail.partition(';')[0]}")
         if status == 421:
             detail = f"{self.url} is not a name of this mesh: {detail}"
         errors = _errors(problem.get("errors"))

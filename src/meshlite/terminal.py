@@ -23,7 +23,8 @@ def started_by() -> str:
     found = shutil.which(python.name)
     if found is not None and Path(found) == python:
         return python.name
-    return shlex.quote(min(str(python), os.path.relpath(python), key=len))
+    near = os.path.relpath(python)
+    return shlex.quote(min(str(python), near if os.sep in near else f"./{near}", key=len))
 
 
 def as_text(value: object) -> str:
@@ -114,11 +115,16 @@ _STYLES = {
 }
 
 
+PROGRAM = f"{started_by()} -m {__package__}"
+"""This program, as it can be typed here."""
+
+
 class Paint(NamedTuple):
-    """What is drawn with: how many columns there are, and whether there is colour."""
+    """What is drawn with: how many columns there are, whether there is colour, how the program is called again."""
 
     width: int = WIDTH
     colour: bool = False
+    program: str = PROGRAM
 
     def __call__(self, text: str, style: str) -> str:
         """`text` in the colour of a state, or as a title or faint, if there is colour."""
@@ -130,12 +136,12 @@ def is_terminal() -> bool:
     return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def paint() -> Paint:
+def paint(program: str = PROGRAM) -> Paint:
     """As what is printed to has it now: a terminal its width, and colour unless NO_COLOR is set."""
     if not is_terminal():
-        return Paint()
+        return Paint(program=program)
     columns = os.get_terminal_size(sys.stdout.fileno()).columns or WIDTH
-    return Paint(min(max(columns, _NARROWEST), _WIDEST), not os.environ.get("NO_COLOR"))
+    return Paint(min(max(columns, _NARROWEST), _WIDEST), not os.environ.get("NO_COLOR"), program)
 
 
 def _columns(text: str) -> int:

@@ -14,12 +14,10 @@ from meshlite.terminal import (
     as_seconds,
     as_text,
     cut,
-    started_by,
     table,
     wrapped,
 )
 
-PROGRAM = f"{started_by()} -m meshlite"
 """How this program is started again."""
 Json = dict[str, Any]
 
@@ -80,9 +78,9 @@ def _config(config: Json, paint: Paint) -> list[str]:
 def _no_fault(faults: list[Json], paint: Paint) -> list[str]:
     names = [str(fault.get("name")) for fault in faults]
     if not names:
-        return advised("no fault is known; try:", f"{PROGRAM} {_EXAMPLE}", "  ", width=paint.width)
+        return advised("no fault is known; try:", f"{paint.program} {_EXAMPLE}", "  ", width=paint.width)
     name = "slow-inventory" if "slow-inventory" in names else names[0]
-    return advised("no fault is on; try:", f"{PROGRAM} fault enable {name}", "  ", width=paint.width)
+    return advised("no fault is on; try:", f"{paint.program} fault enable {name}", "  ", width=paint.width)
 
 
 _EXAMPLE = "fault set slow-users service=users kind=delay seconds=2 enabled=true"
@@ -105,7 +103,7 @@ def _services(services: list[Json], paint: Paint, indent: str) -> list[str]:
     lines = table(heads, rows, paint, notes=notes, indent=indent, spare=["url", "in flight"])
     down = [str(service.get("name")) for service in services if service.get("state") in ("stopped", "failed")]
     if down:
-        start = f"{PROGRAM} service start {' '.join(down)}"
+        start = f"{paint.program} service start {' '.join(down)}"
         lines += advised("bring back what is down:", start, indent, width=paint.width)
     return lines if services else [f"{indent}no service is mounted"]
 
@@ -228,7 +226,7 @@ def faults(answer: Json, paint: Paint) -> list[str]:
     """A line for each fault, and what narrows it below."""
     faults = objects(answer["faults"])
     if not faults:
-        return advised("there is no fault; make one:", f"{PROGRAM} {_EXAMPLE}", "", width=paint.width)
+        return advised("there is no fault; make one:", f"{paint.program} {_EXAMPLE}", "", width=paint.width)
     rows = [
         [
             fault.get("name"),
@@ -248,7 +246,7 @@ def fault(answer: Json, paint: Paint) -> list[str]:
     """One fault, and how to switch it on if it is off."""
     lines = faults({"faults": [answer]}, paint)
     if answer.get("enabled") is False:
-        on = f"{PROGRAM} fault enable {as_text(answer.get('name'))}"
+        on = f"{paint.program} fault enable {as_text(answer.get('name'))}"
         lines += advised("it is off; switch it on:", on, "", width=paint.width)
     return lines
 

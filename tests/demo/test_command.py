@@ -104,12 +104,9 @@ async def test_what_cannot_be_is_said_before_anything_runs(own: Path) -> None:
     for arguments, says in (
         (["slwo"], "no scenario 'slwo': there are slow, dead,"),
         (["mine.py", "--svg", "nowhere/story.svg"], "cannot write nowhere/story.svg: there is no such folder"),
-        (
-            ["mine.py", "--set", "mesh.sede=7"],
-            "meshlite: built-in defaults with --set: mesh.sede: unknown; did you mean ",
-        ),
+        (["mine.py", "--set", "mesh.sede=7"], "meshlite: --set mesh.sede: unknown; did you mean "),
         (["nosuch.py"], "meshlite: nosuch.py: there is no such file\n"),
-        (["--set", "foo=1"], "meshlite: built-in defaults with --set: foo: unknown section; known: mesh, "),
+        (["--set", "foo=1"], "meshlite: --set foo: unknown section; known: mesh, "),
     ):
         code, out, err = await run(own, "demo", *arguments)
         assert (code, out) == (2, "")

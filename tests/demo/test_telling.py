@@ -1,6 +1,7 @@
 """What is told of a run: words, bars, the table, the document, the picture."""
 
 import json
+import shlex
 from collections import Counter
 from xml.etree import ElementTree
 
@@ -17,9 +18,9 @@ OPEN = "orders→inventory: 3 consecutive failures, last: no answer after 0.25 s
 STILL = "orders→inventory: a probe failed: no answer after 0.25 s"
 
 
-def run(name: str, wait: float, outcome: str = "ok") -> telling.Run:
-    """A made-up run of `slow`: an answer each tenth of a second, `wait` in the trouble."""
-    scenario = find("slow")
+def run(name: str, wait: float, outcome: str = "ok", of: str = "slow") -> telling.Run:
+    """A made-up run of the story `of`: an answer each tenth of a second, `wait` in the trouble."""
+    scenario = find(of)
     seen = Seen(phases=scenario.phases)
     for tenth in range(int(10 * scenario.phases.total)):
         bad = scenario.phases.strikes <= tenth / 10 < scenario.phases.ends
@@ -81,6 +82,16 @@ def test_the_table_says_both_and_whether_it_held() -> None:
     text = "\n".join(telling.closing(scenario, run("without", 0.003), run("with", 0.9), Paint()))
     assert text.count("\n  NO  ") == 3
     assert "busy" not in text
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_the_settings_of_a_run_can_be_pasted(name: str) -> None:
+    """Behind `--set`, into a shell: each is one word there, on one line."""
+    scenario = find(name)
+    lines = telling.closing(scenario, run("without", 3.5, of=name), run("with", 0.003, of=name), Paint())
+    for settings in (scenario.without, scenario.policy, scenario.both):
+        for setting in settings:
+            assert any(setting in shlex.split(line) for line in lines if line.count("'") % 2 == 0), setting
 
 
 def test_a_busy_machine_is_blamed_where_a_claim_failed() -> None:

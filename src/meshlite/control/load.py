@@ -17,7 +17,7 @@ from meshlite.wire.problems import Problem
 
 
 class NewLoad(Struct, frozen=True, forbid_unknown_fields=True):
-    """So many requests a second, on average, for so many seconds."""
+    """So many requests a second, on average, for so many seconds; what cancels the orders among them comes on top."""
 
     rate: Annotated[float, Meta(ge=1, le=100)] = 20.0
     seconds: Annotated[float, Meta(ge=1, le=600)] = 30.0

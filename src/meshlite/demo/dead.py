@@ -27,7 +27,7 @@ SCENARIO = Scenario(
     name="dead",
     title="Inventory dies, and comes back.",
     intro="A dead service refuses at once. Retries make even that slow: each call tries four times before it gives up.",
-    both=("policy.retry={attempts=4, base_delay=0.2, max_delay=0.4, budget=false}", *UNHURRIED),
+    both=("policy.retry={attempts=4,base_delay=0.2,max_delay=0.4,budget=false}", *UNHURRIED),
     without=("policy.breaker=false",),
     policy=("edges.orders.inventory.breaker.reset_timeout=1",),
     says_without="four attempts for each call, no circuit breaker",

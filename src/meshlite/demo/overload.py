@@ -24,7 +24,7 @@ SCENARIO = Scenario(
     ),
     both=("services.inventory.app='meshlite.demo.clerks:create_app'",),
     without=("policy.admission=false",),
-    policy=("policy.admission={max_concurrent=4, max_waiting=16}",),
+    policy=("policy.admission={max_concurrent=4,max_waiting=16}",),
     says_without="everybody is let in",
     says_with="admission control: 4 at work, 16 waiting, nobody else",
     explains=(

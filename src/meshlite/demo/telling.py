@@ -3,6 +3,7 @@
 A terminal has 80 columns; there is colour on one only.
 """
 
+import shlex
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -144,7 +145,7 @@ def closing(scenario: Scenario, without: Run, with_: Run, paint: Paint) -> list[
     lines += ["", paint("  what each run had for --set", "faint")]
     for name, settings in (("without", scenario.without), ("with", scenario.policy), ("both", scenario.both)):
         if settings:
-            lines += [paint(line, "faint") for line in wrapped(" ".join(settings), f"  {name}: ", "    ")]
+            lines += [paint(line, "faint") for line in wrapped(shlex.join(settings), f"  {name}: ", "    ")]
     others = " | ".join(name for name in SCENARIOS if name != scenario.name)
     return [*lines, "", f"more: python -m meshlite demo {others}"]
 

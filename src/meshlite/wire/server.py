@@ -41,7 +41,7 @@ class Listener:
             self._socket.listen(BACKLOG)
         except OSError as error:
             self._socket.close()
-            hint = f"choose another with --set {key}=PORT" if port else "see mesh.host"
+            hint = f"start the mesh with another: --set {key}=PORT" if port else "see mesh.host"
             raise StartError(f"cannot listen on {host}:{port}: {error.strerror}; {hint}") from error
         self._socket.setblocking(False)
         address, self.port = self._socket.getsockname()[:2]
