@@ -517,14 +517,23 @@ async def test_log_lines_bear_ids_that_lead_to_the_trace(
     monkeypatch.syspath_prepend(tmp_path)
     world, log = await logging("services.users.app='teller:create_app'")
     await world.get("users", "/tell")
-    await world.get("control", "/api/services")
+    await world.get("control", "/api/nothing")
     lines = [dict(line) for line in log.recent.lines() if line["event"] in ("told", "request.completed")]
     told = [line for line in lines if line.get("service") == "users"]
     assert {line["event"] for line in told} == {"told", "request.completed"}
     for line in told:
         trace = (await world.get("control", f"/api/traces/{line['trace_id']}")).json
         assert line["span_id"] in [span["span_id"] for span in trace["spans"]]
-    assert all(not line.get("trace_id") for line in lines if line["service"] == "control")
+    (untraced,) = [line for line in lines if line["service"] == "control"]
+    assert not untraced.keys() & {"trace_id", "span_id"}, "they would lead nowhere"
+
+
+async def test_a_span_has_the_path_as_it_was_asked_for(world: World) -> None:
+    """Neither decoded nor without its query: so it can be asked for again."""
+    await world.get("users", "/users/%20?include=orders")
+    (trace,) = [trace for trace, _ in world.mesh.traces.kept()]
+    assert isinstance(trace.root, ServerSpan)
+    assert trace.root.path == "/users/%20?include=orders"
 
 
 async def test_a_list_is_what_was_asked_for(world: World) -> None:
@@ -655,12 +664,9 @@ def test_what_failed_by_itself_survives_a_flood_of_what_was_meant_to(flood: dict
     assert len(kept.reasons()) <= rooms.LATEST + 1 + rooms.SLOWEST
 
 
-def an_inbound(kept: Kept, **headers: str) -> propagation.Inbound:
+def an_inbound(kept: Kept, path: str = "/a", **headers: str) -> propagation.Inbound:
     """A request that is under way now, in the service s."""
-    inbound = propagation.read(CIMultiDict(headers), kept.now)
-    inbound.tracer = kept.traces
-    inbound.span.service, inbound.span.method, inbound.span.route = "s", "GET", "/a"
-    return inbound
+    return propagation.read(CIMultiDict(headers), kept.now, kept.traces, "s", "GET", "/a", path)
 
 
 def test_a_trace_began_when_its_request_did() -> None:
@@ -733,6 +739,51 @@ def test_an_answer_that_calls_others_is_judged_as_a_lone_one_is() -> None:
     assert kept.reasons()[left_out.trace_id] == "failed"
     assert len(left_out.spans) == 2
     assert time.time() - left_out.wall < 60
+
+
+def test_a_lone_slow_answer_is_kept_as_slow() -> None:
+    """Where of the good ones only few are: by how long it took, and when it ended."""
+    kept = Kept()
+    boundary = Boundary("s", bus=Bus(lambda *_: None), log=structlog.get_logger(), clock=lambda: kept.now)
+
+    def done(seconds: float) -> str:
+        inbound = an_inbound(kept)
+        inbound.span.status = 200
+        kept.now += seconds
+        boundary._tell(inbound)
+        return inbound.trace_id
+
+    for _ in range(rooms.LATEST):
+        done(0.0)
+    slow, quick = done(0.02), done(0.0)
+    assert (slow in kept.reasons(), quick in kept.reasons()) == (True, False)
+    kept.now -= 0.02
+    for _ in range(rooms.SLOWEST):
+        done(rooms.REACH - 0.1)
+        kept.now -= rooms.REACH - 0.1
+    kept.now += rooms.REACH - 0.08  # one more is due a thirtieth of a second after those ended
+    begun_before = done(0.05)
+    assert kept.reasons()[begun_before] == "latest"
+
+
+def test_a_struck_callee_that_ends_after_its_caller_moves_the_trace() -> None:
+    """What the trace is kept for is said by all that ends late, too."""
+    kept = Kept()
+    trace = Trace(kept.traces, "c" * 32, True, 0.0)
+    sent = trace.traceparent("d" * 16)
+    kept.traces.under_way[sent] = trace
+    inbound = an_inbound(kept, traceparent=sent)
+    inbound.span.status = 200
+    inbound.struck_by("f")
+    trace.end(ServerSpan("e" * 16, None, "s", 0.0, 0.5, "ok", "GET", "/", 200, "r", "external"))
+    assert kept.reasons()[trace.trace_id] == "latest"
+    inbound.ended(0.6)
+    assert kept.reasons()[trace.trace_id] == "injected"
+
+
+def test_only_so_much_of_a_strangers_path_is_kept() -> None:
+    """It may be as long as a URL may."""
+    assert an_inbound(Kept(), "/" + "x" * 5_000).span.path == "/" + "x" * 199
 
 
 def test_lone_answers_are_among_the_latest_as_are_those_with_calls() -> None:

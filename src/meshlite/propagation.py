@@ -14,6 +14,7 @@ from msgspec import Struct
 from multidict import istr
 
 from meshlite.spans import (
+    LONGEST,
     OK,
     OVERLOAD,
     SPAN_ID,
@@ -61,8 +62,9 @@ class Headers(Protocol):
 class Inbound(Struct):
     """One request as it came in, and what then befell it.
 
-    `span` is the work on it, told as it goes: when it has ended, nothing is left to be put together. `deadline` is on
-    the mesh's clock, in seconds; None where nobody set one. `tracer` is None where it is not traced.
+    `span` is the work on it, told as it goes: until it has ended, its status is that of a client who went away, and its
+    outcome, unless it was shed, is good. `deadline` is on the mesh's clock, in seconds; None where nobody set one.
+    `tracer` is None where it is not traced.
     """
 
     span: ServerSpan
@@ -70,12 +72,11 @@ class Inbound(Struct):
     sampled: bool
     tracestate: str | None
     deadline: float | None
+    tracer: Tracer | None
     trace: Trace | None
     """Where its spans go, once there is one."""
-    tracer: Tracer | None = None
-    joined: bool = False
+    joined: bool
     """Whether its trace is its caller's, who is in this mesh."""
-    shed: bool = False
     left_out: bool = False
     """Whether it has ended, and nobody wanted a trace of it."""
 
@@ -91,11 +92,12 @@ class Inbound(Struct):
         """The work on it has ended: say so to its caller's trace, or end its own, which may be left out."""
         span, trace, tracer = self.span, self.trace, self.tracer
         span.seconds = seconds
-        if span.status >= CLIENT_CLOSED_REQUEST:
-            span.outcome = OVERLOAD if self.shed else _outcome(span.status)
+        if span.status >= CLIENT_CLOSED_REQUEST and span.outcome != OVERLOAD:
+            span.outcome = "cancelled" if span.status == CLIENT_CLOSED_REQUEST else f"http_{span.status}"
         if tracer is None:
             return
-        if self.joined and trace is not None:
+        if self.joined:
+            assert trace is not None
             if span.fault is not None:
                 trace.struck = True
             trace.add(span)
@@ -109,7 +111,9 @@ class Inbound(Struct):
                 self.left_out = True
             else:
                 trace.root = span
-        elif (trace := self.traced()) is not None:
+        else:
+            trace = self.traced()
+            assert trace is not None
             if span.fault is not None:
                 trace.struck = True
             trace.end(span)
@@ -128,10 +132,19 @@ def new_id() -> str:
     return new_span_id()
 
 
-def read(headers: Headers, now: float, tracer: Tracer | None = None) -> Inbound:
-    """What `headers` say. What is malformed counts as absent: nothing a stranger sends reaches a log unchecked.
+def read(
+    headers: Headers,
+    now: float,
+    tracer: Tracer | None = None,
+    service: str = "",
+    method: str = "",
+    route: str = "",
+    path: str = "",
+) -> Inbound:
+    """A request that came in, to `service`: what its `headers` say, and what it asks for.
 
-    `tracer` knows the callers who are in this mesh.
+    What is malformed counts as absent: nothing a stranger sends reaches a log unchecked. `tracer` knows the callers who
+    are in this mesh; without one nothing is traced.
     """
     ids = new_ids()
     request_id = headers.get(REQUEST_ID)
@@ -160,19 +173,20 @@ def read(headers: Headers, now: float, tracer: Tracer | None = None) -> Inbound:
     span = ServerSpan(
         ids[16:32],
         parent_id,
-        "",
+        service,
         now,
         0.0,
         OK,
-        "",
-        "",
+        method,
+        route,
         CLIENT_CLOSED_REQUEST,
         request_id,
         caller,
         1 if attempt is None else attempt,
+        path=path[:LONGEST],
     )
     deadline = None if left is None else now + left / 1000
-    return Inbound(span, trace_id, sampled, tracestate, deadline, trace)
+    return Inbound(span, trace_id, sampled, tracestate, deadline, tracer, trace, trace is not None)
 
 
 @lru_cache(64)  # it is one of few, where a match costs six times as much
@@ -192,7 +206,3 @@ def _combined(lines: list[str]) -> str | None:
     if not members or len(members) > _MEMBERS or len(state) > _LONGEST_STATE:
         return None
     return state if all(_MEMBER.fullmatch(member) for member in members) else None
-
-
-def _outcome(status: int) -> str:
-    return "cancelled" if status == CLIENT_CLOSED_REQUEST else f"http_{status}"

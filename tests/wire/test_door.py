@@ -75,12 +75,12 @@ async def test_both_refusals_say_the_same(wire: Wire) -> None:
 
 async def test_a_refusal_is_told_of_like_any_answer(full: World, wire: Wire) -> None:
     """In the log, in the metrics, and as a trace."""
-    assert shed(await answered(wire, SENT))
+    assert shed(await answered(wire, SENT.replace(b"/orders", b"/orders?a=b", 1)))
     (line,) = [line for line in full.logged("request.completed") if line["request_id"] == "mine"]
     assert (line["method"], line["route"], line["status"], line["caller"]) == ("POST", "/orders", 503, "external")
     assert line["shed"] is True
     (trace,) = [trace for trace, _ in full.mesh.traces.kept() if trace.root and trace.root.status == 503]
-    assert (trace.trace_id, trace.root.request_id, trace.root.path) == (line["trace_id"], "mine", "/orders")
+    assert (trace.trace_id, trace.root.request_id, trace.root.path) == (line["trace_id"], "mine", "/orders?a=b")
     assert trace.root.outcome == "overloaded"
     exposition = (await full.get("control", "/metrics")).body.decode()
     assert 'meshlite_requests_shed_total{service="orders"} 1.0' in exposition

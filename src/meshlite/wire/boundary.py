@@ -23,7 +23,7 @@ from meshlite.faults import HEADER, Faults, strike
 from meshlite.harm import harm
 from meshlite.resilience.bulkhead import Bulkhead
 from meshlite.resilience.deadline import way_back
-from meshlite.spans import LONGEST, Tracer
+from meshlite.spans import OVERLOAD, Tracer
 from meshlite.wire.degraded import HEADER as DEGRADED
 from meshlite.wire.messages import reply
 from meshlite.wire.problems import CONTENT_TYPE, Problem, from_http, unavailable
@@ -144,10 +144,9 @@ class Boundary:
         if (method, route) not in self._plain:
             return None
         started = self._clock()
-        inbound = propagation.read(headers, started, self._tracer)
+        inbound = propagation.read(headers, started, self._tracer, self.service, method, route, path)
         if inbound.deadline is not None and inbound.deadline <= started:
             return None
-        self._join(inbound, method, route, path)
         self._shed(inbound)
         self._tell(inbound)
         date = rfc822_formatted_time()
@@ -158,17 +157,7 @@ class Boundary:
 
     def _shed(self, inbound: propagation.Inbound) -> None:
         self.shed += 1
-        inbound.shed, inbound.span.status = True, _OVERLOADED.status
-
-    def _join(self, inbound: propagation.Inbound, method: str, route: str, path: str) -> None:
-        """Say what was asked for, and have it traced: in its caller's trace, if that is under way here."""
-        span = inbound.span
-        span.service, span.method, span.route, span.path = self.service, method, route, path[:LONGEST]
-        if route in PROBES:
-            inbound.trace = None
-        else:
-            inbound.tracer = self._tracer
-            inbound.joined = inbound.trace is not None
+        inbound.span.outcome, inbound.span.status = OVERLOAD, _OVERLOADED.status
 
     def _tell(self, inbound: propagation.Inbound) -> None:
         """Tell of a request that has ended."""
@@ -187,7 +176,7 @@ class Boundary:
                 span.fault,
                 "" if tracer is None else inbound.trace_id,
                 "" if tracer is None else span.span_id,
-                inbound.shed,
+                span.outcome == OVERLOAD,
             )
         )
         inbound.ended(seconds)
@@ -208,11 +197,13 @@ class Boundary:
         @web.middleware
         async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse:
             started = clock()
-            inbound = propagation.read(request.headers, started, self._tracer)
-            propagation.current.set(inbound)  # each request runs in a task, and so in a context, of its own
             resource = request.match_info.route.resource
             route = resource.canonical if resource is not None else UNMATCHED
-            self._join(inbound, request.method, route, request.raw_path)
+            tracer = None if route in PROBES else self._tracer
+            inbound = propagation.read(
+                request.headers, started, tracer, self.service, request.method, route, request.raw_path
+            )
+            propagation.current.set(inbound)  # each request runs in a task, and so in a context, of its own
             span = inbound.span
             self.in_flight += 1
             try:
