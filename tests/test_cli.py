@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -334,6 +335,30 @@ async def test_check_tells_of_what_no_start_could_use(tmp_path: Path) -> None:
         stdout=asyncio.subprocess.DEVNULL,
     )
     assert await process.wait() == 0
+
+
+@pytest.mark.parametrize("piped_at_first", [True, False])
+async def test_what_can_be_read_once_is_read_once(tmp_path: Path, piped_at_first: bool) -> None:
+    """A config that came through a pipe holds to the end; where a file becomes a pipe, nobody waits for its writer."""
+    file, text = tmp_path / "c.toml", "[policy]\ntimeout = 1.5\n"
+    if piped_at_first:
+        os.mkfifo(file)
+        writer = asyncio.create_task(asyncio.to_thread(file.write_text, text))
+    else:
+        file.write_text(text)
+    async with meshlite(tmp_path, "--config", "c.toml") as process, aiohttp.ClientSession() as client:
+        if piped_at_first:
+            await writer
+        else:
+            file.unlink()
+            os.mkfifo(file)
+        process.process.send_signal(signal.SIGHUP)
+        found: dict[str, Any] = {}
+        while not found.get("problems"):
+            async with client.get(process.urls["control"] + "/api/config?prefix=policy.timeout") as response:
+                found = await response.json()
+        assert found["problems"] == ["c.toml: is no file that can be read again"]
+        assert found["config"][0]["value"] == 1.5
 
 
 async def test_a_name_that_is_missing_is_said(tmp_path: Path) -> None:

@@ -263,6 +263,13 @@ async def test_no_timer_outlives_its_fault(keep: Keep, how: str) -> None:
     assert len(kept.facts) == told
 
 
+async def test_what_came_through_a_pipe_is_not_looked_at_again(keep: Keep) -> None:
+    """There is nothing in it any more; that is no change."""
+    kept = keep()
+    kept.inforce.config = msgspec.structs.replace(kept.inforce.config, path=Path("/dev/null"))
+    await kept.inforce.watch(lambda: pytest.fail("it was read"))
+
+
 async def test_a_wrong_file_changes_nothing(keep: Keep) -> None:
     """One fact with all that is wrong; the edits hold, the timers run, and the mended file is taken up."""
     kept = keep(SLOW + ON + "duration = 10.0\n")

@@ -30,6 +30,8 @@ def test_lint_finds_timeouts_that_are_the_wrong_way_round() -> None:
         "for it: the outer breaker would see the failure first",
         "edges.orders.users.timeout: 2 attempts of 0.5 s do not fit into 0.6 s: the last ones are cut short",
     ]
+    found = lint(load(None, ["edges.users.orders.timeout=0.5", "edges.users.orders.retry=false"]))
+    assert any("than the 0.5 s that an attempt on edges.users.orders waits for it" in one for one in found)
     (found,) = lint(load(None, ["edges.orders.inventory.timeout=1.5", "edges.users.orders.breaker=false"]))
     assert found.endswith("waits for it: that attempt fails first"), "there is no outer breaker"
 

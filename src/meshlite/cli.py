@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from meshlite import __version__
-from meshlite.config import Config, load
+from meshlite.config import Config, is_stream, load
 from meshlite.demo import SCENARIOS
 from meshlite.errors import ConfigError, StartError
 from meshlite.lint import lint
@@ -344,6 +344,8 @@ async def _run(config: Config, options: argparse.Namespace) -> int:
 
     def reload() -> Config:
         options.config = config.path or options.config
+        if is_stream(options.config or Path("config.toml")):
+            raise ConfigError([f"{options.config or 'config.toml'}: is no file that can be read again"])
         return _load(options)
 
     try:

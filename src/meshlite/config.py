@@ -150,6 +150,11 @@ class Config(_Section, frozen=True, kw_only=True):
         return None if self.mesh.data == ":memory:" else self.folder / self.mesh.data
 
 
+def is_stream(file: Path) -> bool:
+    """Whether `file` is a pipe, a terminal or the like: it can be read once, and whoever opens it may wait for ever."""
+    return file.exists() and not (file.is_file() or file.is_dir())
+
+
 def load(path: Path | None, overrides: Sequence[str] = (), *, sections: Sequence[str] | None = None) -> Config:
     """The config in `path` (None: `config.toml` here, if it is there), with `KEY=VALUE` `overrides` on top.
 

@@ -8,7 +8,7 @@ from typing import Any
 from msgspec.structs import replace
 from structlog.typing import FilteringBoundLogger
 
-from meshlite.config import Config, build, check
+from meshlite.config import Config, build, check, is_stream
 from meshlite.errors import ConfigError
 from meshlite.events import Bus, ConfigApplied, ConfigDeferred, ConfigRejected, ConfigShadowed, FaultSwitched
 from meshlite.keys import diff, dotted
@@ -59,7 +59,12 @@ class InForce:
         return None if end is None else max(end[0] - asyncio.get_running_loop().time(), 0.0)
 
     async def watch(self, reload: Callable[[], Config]) -> None:
-        """Take up the file whenever it changes; a look costs some microseconds. The first one reads it in any case."""
+        """Take up the file whenever it changes; a look costs some microseconds. The first one reads it in any case.
+
+        What came through a pipe came once: there is nothing to look at.
+        """
+        if self.config.path is not None and is_stream(self.config.path):
+            return
         taken: object = None
         last: object = None
         while True:

@@ -40,7 +40,7 @@ def lint(config: Config) -> list[str]:
 
 
 def _longer_inside(place: str, policy: EdgePolicy, above: str, outer: EdgePolicy) -> list[str]:
-    waits = outer.attempt_timeout or outer.timeout
+    waits = min((limit for limit in (outer.attempt_timeout, outer.timeout) if limit is not None), default=None)
     if waits is None or (policy.timeout is not None and policy.timeout <= waits):
         return []
     than = f"{_seconds(policy.timeout)} is longer than the {waits} s that an attempt on {above} waits for it"

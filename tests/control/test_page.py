@@ -134,3 +134,8 @@ def test_what_is_not_ours_has_its_licence() -> None:
     assert metadata("meshlite")["License-Expression"] == "MIT"
     listed = (Path(__file__).parents[2] / "pyproject.toml").read_text()
     assert '"src/meshlite/control/dashboard/*.LICENSE.txt"' in listed
+
+
+async def test_a_page_is_shown_whatever_is_behind_its_address(world: World) -> None:
+    """A bookmark, or a link that somebody's mail has marked."""
+    assert (await world.get("control", "/?utm_source=mail&x")).status == 200

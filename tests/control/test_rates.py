@@ -35,8 +35,8 @@ class Sampled:
     def request(self, status: int = 200, ms: float = 1.0, service: str = "users", route: str = "/users") -> None:
         self.bus.publish(RequestCompleted(service, "GET", route, status, ms, "id", "external"))
 
-    def call(self, outcome: str) -> None:
-        self.bus.publish(CallCompleted("users", "orders", outcome, 1, 0.002))
+    def call(self, outcome: str, attempts: int = 1) -> None:
+        self.bus.publish(CallCompleted("users", "orders", outcome, attempts, 0.002))
 
     @property
     def users(self) -> Rate:
@@ -110,14 +110,16 @@ async def test_idle_is_zero_and_no_percentile(sampled: Any) -> None:
 async def test_shares_are_of_what_came(sampled: Any) -> None:
     """Of calls: those that failed, refusals among them, and those never made; who left by himself did not fail."""
     one = sampled()
-    for outcome in ("ok", "ok", "error", "timeout", "circuit_open", "bulkhead_full", "retry_budget", "cancelled"):
-        one.call(outcome)
+    for outcome in ("ok", "ok", "error", "circuit_open", "retry_budget", "cancelled"):
+        one.call(outcome)  # of that circuit_open a retry was refused
+    for outcome in ("circuit_open", "bulkhead_full", "timeout"):
+        one.call(outcome, 0)
     for status in (200, 404, 499, 503):
         one.request(status)
     for route in ("/healthz", "/metrics"):
         one.request(route=route)
     rates = one.rates.now()
-    assert (rates["users→orders"].error_rate, rates["users→orders"].refused_rate) == (0.625, 0.25)
+    assert (rates["users→orders"].error_rate, rates["users→orders"].refused_rate) == (0.6667, 0.2222)
     assert (rates["users"].error_rate, rates["users"].refused_rate) == (0.25, 0.0)
     assert rates["users"].rate == 4.0, "probes do not count"
 

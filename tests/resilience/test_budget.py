@@ -88,3 +88,21 @@ def test_a_changed_ratio_knows_what_was_before() -> None:
     assert [budget.withdraw() for _ in range(4)] == [True] * 3 + [False]
     budget.ratio = 0.5
     assert [budget.withdraw() for _ in range(11)] == [True] * 10 + [False]
+
+
+def test_a_retry_that_is_not_made_is_given_back() -> None:
+    """It neither counts nor costs: not out of the share, and not out of the floor."""
+    clock = Clock()
+    budget = RetryBudget(0.2, clock)
+    for _ in range(10):
+        budget.deposit()
+    assert [budget.withdraw() for _ in range(6)] == [True] * 5 + [False]
+    for _ in range(5):
+        budget.give_back()
+    assert (budget.retries, budget.amplification) == (0, 1.0)
+    budget.give_back()
+    assert budget.retries == 0
+    assert [budget.withdraw() for _ in range(6)] == [True] * 5 + [False]
+    clock.now += 1.0
+    budget.give_back()
+    assert budget.retries == 4, "it was taken in the second before"

@@ -96,7 +96,7 @@ async def occupied_and_shut(edge: Edge, callee: Callee) -> "asyncio.Task[Any]":
 
 @dataclass(frozen=True)
 class Case:
-    """What is set up, and what is expected: attempts on the wire, the breaker's counts, retries out of the budget."""
+    """What is set up, and what is expected: attempts on the wire, the breaker's counts, retries made of the budget."""
 
     name: str
     script: list[Act]
@@ -145,7 +145,7 @@ CASES = [
         [status(500)],
         1,
         (0, 1, 0),
-        1,
+        0,
         CircuitOpenError,
         3.0,
         {"breaker": TRIPS},
@@ -157,7 +157,7 @@ CASES = [
         [status(500)],
         2,
         (0, 2, 0),
-        2,
+        1,
         CircuitOpenError,
         3.0,
         {"breaker": BreakerPolicy(max_failures=2, reset_timeout=3.0)},
@@ -217,7 +217,7 @@ CASES = [
         [status(500), ok],
         1,
         (0, 1, 0),
-        1,
+        0,
         BulkheadFullError,
         None,
         {"bulkhead": LONE, "retry": RetryPolicy(attempts=3, base_delay=0.8, max_delay=0.8)},

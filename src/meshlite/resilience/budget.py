@@ -53,6 +53,19 @@ class RetryBudget:
         self._extra[bucket] += 1
         return True
 
+    def give_back(self) -> None:
+        """The retry that was taken last is not made."""
+        newest = self._turn()
+        for age in range(WINDOW):
+            bucket = (newest - age) % WINDOW
+            if self._extra[bucket]:
+                self._extra[bucket] -= 1
+                self._floor = min(FLOOR, self._floor + 1)
+                return
+            if self._shared[bucket]:
+                self._shared[bucket] -= 1
+                return
+
     @property
     def retries(self) -> int:
         """Those of the last 10 s."""

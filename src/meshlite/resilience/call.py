@@ -67,6 +67,8 @@ class Call(RetryOptionsBase):
         self.trace = trace
         self.span = span
         self.made = 0
+        self.granted = 0
+        """Retries that the budget has granted; the last one may never be made."""
         self.sent = False
         self.failure: CallError | None = None
         self.over_budget = False
@@ -164,6 +166,8 @@ class Call(RetryOptionsBase):
         self.over_budget = not self._retries.budget.withdraw()
         if self.over_budget:
             self.backoff = 0.0  # nobody waits
+        else:
+            self.granted += 1
         return not self.over_budget
 
     def get_timeout(self, attempt: int, response: aiohttp.ClientResponse | None = None) -> float:

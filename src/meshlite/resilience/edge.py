@@ -244,6 +244,8 @@ class Edge:
             return response
         finally:
             call.failure = None  # for the same reason
+            if call.granted and call.granted >= call.made:
+                self._retries.budget.give_back()
             seconds = self.clock() - started
             self._bus.publish(CallCompleted(self.caller, self.callee, outcome, call.made, seconds))
             call.ended(reason, seconds)

@@ -6,6 +6,7 @@ looked up when Prometheus asks.
 """
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable
 from operator import add
 from typing import NamedTuple
@@ -25,7 +26,7 @@ _BATCHES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
 _OPENMETRICS = "application/openmetrics-text"
 REFUSED = frozenset({"circuit_open", "bulkhead_full"})
-"""Outcomes of calls that were not made. One that its retry budget ended has failed at its callee before."""
+"""Outcomes of calls that were not made, if none of their attempts was: a retry can be refused, too."""
 
 
 class Tally(NamedTuple):
@@ -35,7 +36,7 @@ class Tally(NamedTuple):
     failed: int
     """5xx answers; calls that ended in an error, refusals among them."""
     refused: int
-    """Calls that the caller's breaker or bulkhead refused."""
+    """Calls that the caller's breaker or bulkhead refused before anything was sent."""
     counts: tuple[int, ...]
     """By bucket of the durations."""
 
@@ -86,6 +87,8 @@ class Metrics:
         self._flush: Callable[[], None] = lambda: None
         self._of_request: dict[tuple[str, str, str, int], Child] = {}
         self._of_call: dict[tuple[str, str, str], tuple[Child, tuple[str, str]]] = {}
+        self._refused: Counter[tuple[str, str]] = Counter()
+        """Calls of an edge that were refused before anything was sent."""
 
     def watch_service(self, name: str, look: Callable[[], Load]) -> None:
         """Show what `look` says of a service whenever Prometheus asks."""
@@ -133,6 +136,8 @@ class Metrics:
                 attempts[edge] += fact.attempts
                 if fact.attempts > 1:
                     retries[edge] += fact.attempts - 1
+                elif not fact.attempts and fact.outcome in REFUSED:
+                    self._refused[edge] += 1
             else:
                 continue
             child.counts[bisect_left(FINE, seconds)] += 1
@@ -161,10 +166,12 @@ class Metrics:
         found: dict[str, Tally] = {}
         for (service, route, _, kind), child in self._of_request.items():
             if route not in PROBES:
-                _add(found, service, child, failed=kind == 5, refused=False)
+                _add(found, service, child, failed=kind == 5)
         for (caller, callee, outcome), (child, _) in self._of_call.items():
             failed = outcome not in ("ok", "cancelled")
-            _add(found, f"{caller}→{callee}", child, failed=failed, refused=outcome in REFUSED)
+            _add(found, f"{caller}→{callee}", child, failed=failed)
+        for (caller, callee), refused in self._refused.items():
+            found[f"{caller}→{callee}"] = found[f"{caller}→{callee}"]._replace(refused=refused)
         return found
 
     def outcomes(self) -> dict[str, dict[str, int]]:
@@ -184,10 +191,10 @@ class Metrics:
         return generate_latest(self._registry), _TEXT
 
 
-def _add(found: dict[str, Tally], name: str, child: Child, *, failed: bool, refused: bool) -> None:
+def _add(found: dict[str, Tally], name: str, child: Child, *, failed: bool) -> None:
     total, seen = sum(child.counts), found.get(name)
-    tally = Tally(total, total * failed, total * refused, tuple(child.counts))
+    tally = Tally(total, total * failed, 0, tuple(child.counts))
     if seen is not None:
         counts = tuple(map(add, seen.counts, tally.counts))
-        tally = Tally(seen.total + total, seen.failed + tally.failed, seen.refused + tally.refused, counts)
+        tally = Tally(seen.total + total, seen.failed + tally.failed, 0, counts)
     found[name] = tally

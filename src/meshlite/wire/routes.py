@@ -92,7 +92,7 @@ class Routes:
             Route("GET", "/readyz", readyz, "Does it take requests?", {200: dict[str, str], 503: dict[str, str]}),
         ]
         for route in operations:
-            handler = route.handler if route.query or route.path in PROBES else _without_query(route.handler)
+            handler = route.handler if route.query or route.path in (*PROBES, "/") else _without_query(route.handler)
             if route.method == "GET":
                 app.router.add_get(route.path, handler)  # and HEAD with it
             else:
