@@ -28,6 +28,7 @@ def test_a_crash_sends_traffic_along(meshlite: StartMeshlite, look: Open) -> Non
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("traffic is sent along")
     expect(dialog).to_contain_text("/api/load")
+    expect(dialog).to_contain_text("All its data is lost, for it is in memory")
     dialog.get_by_role("button", name="Kill inventory").click()
     expect(page.get_by_role("heading", name="The breaker orders → inventory is open.")).to_be_visible()
 

@@ -76,6 +76,8 @@ def test_a_preset_opens_the_breaker_and_all_heals_again(meshlite: StartMeshlite,
     preset.click()
     expect(panel(page).locator(".hero .word")).to_have_text("closed")
     expect(panel(page).locator(".reason")).to_have_text("2 probes succeeded.")
+    expect(page.get_by_role("heading", name="The breaker orders → inventory has closed again.")).to_be_visible()
+    expect(page.locator(".verdict")).to_contain_text("were refused meanwhile in the last ten seconds.")
     expect(page.get_by_role("heading", name="All is well.")).to_be_visible(timeout=20_000)
 
 

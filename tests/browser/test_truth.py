@@ -174,6 +174,87 @@ def down_and_disabled(overview: Overview) -> None:
     switched(overview, "orders→inventory", "disabled")
 
 
+def ruleless(overview: Overview, name: str) -> None:
+    """Its policy has a breaker, and no rule that opens it."""
+    found = edge(overview, name)
+    found["policy"] = {**found["policy"], "breaker": {**found["policy"]["breaker"], "max_failures": None}}
+
+
+def failed_without_a_rule(overview: Overview) -> None:
+    failed_just_now(overview)
+    ruleless(overview, "orders→inventory")
+
+
+def quiet_and_without_a_rule(overview: Overview) -> None:
+    ruleless(overview, "orders→users")
+    switched(overview, "orders→inventory", "disabled")
+
+
+def by_route(overview: Overview, **states: str) -> None:
+    """The routes of orders→inventory, by their methods, each with a breaker of its own."""
+    asked(overview)
+    found = edge(overview, "orders→inventory")
+    found["policy"] = {**found["policy"], "breaker": {**found["policy"]["breaker"], "per": "route"}}
+    usual = {**found["breakers"][0], "reason": "3 consecutive failures"}
+    paths = {"GET": "/inventory", "PUT": "/reservations/{order_id}", "DELETE": "/reservations/{order_id}"}
+    found.update(breakers=[{**usual, "key": f"{key} {paths[key]}", "state": state} for key, state in states.items()])
+    found["rate"] = 20.0
+
+
+def one_route_open(overview: Overview) -> None:
+    by_route(overview, GET="closed", PUT="open", DELETE="closed")
+
+
+def a_route_that_nobody_notices(overview: Overview) -> None:
+    by_route(overview, GET="closed", PUT="closed", DELETE="open")
+
+
+def all_routes_open(overview: Overview) -> None:
+    by_route(overview, GET="open", PUT="open")
+
+
+def one_route_half_open(overview: Overview) -> None:
+    by_route(overview, GET="closed", PUT="half_open")
+
+
+def a_route_that_nobody_probes(overview: Overview) -> None:
+    one_route_half_open(overview)
+    edge(overview, "orders→inventory")["breakers"][1]["age"] = 20.0
+
+
+def half_open_and_quiet(overview: Overview) -> None:
+    found = edge(overview, "orders→inventory")
+    found.update(breakers=[{**found["breakers"][0], "state": "half_open", "reason": "", "probe_successes": 1}])
+
+
+def due_and_quiet(overview: Overview) -> None:
+    opened(overview, "orders→inventory")
+    edge(overview, "orders→inventory")["breakers"][0].update(retry_after=0.0)
+
+
+def half_open_and_asked(overview: Overview) -> None:
+    half_open_and_quiet(overview)
+    asked(overview)
+    edge(overview, "orders→inventory")["rate"] = 5.0
+
+
+def closed_again(overview: Overview) -> None:
+    asked(overview)
+    found = edge(overview, "orders→inventory")
+    found["breakers"][0].update(reason="2 probes succeeded", age=3.0)
+    found.update(error_rate=0.89, refused_rate=0.85, outcomes={"ok": 11, "circuit_open": 85, "timeout": 4}, rate=10.0)
+
+
+def closed_again_and_a_fault(overview: Overview) -> None:
+    closed_again(overview)
+    fault(overview)
+
+
+def the_bulkhead_was_full(overview: Overview) -> None:
+    asked(overview)
+    edge(overview, "orders→inventory").update(error_rate=0.2, refused_rate=0.2, outcomes={"bulkhead_full": 2})
+
+
 VERDICTS: list[tuple[Callable[[Overview], None], str, str]] = [
     (asked, "good All is well.", "At the three services together: 60/s requests"),
     (asked, "good All is well.", "None failed; 99 of 100 take no more than 4.0 ms."),
@@ -256,6 +337,64 @@ VERDICTS: list[tuple[Callable[[Overview], None], str, str]] = [
         "bad Inventory was killed.",
         "no connection. The breaker orders → inventory is switched off by hand, and opens for nothing. |",
     ),
+    (
+        failed_without_a_rule,
+        "warn Calls orders → inventory have failed.",
+        "ten seconds. Its breaker is left without a rule by the policy, and opens for nothing. No fault",
+    ),
+    (
+        quiet_and_without_a_rule,
+        "idle All is well, and nobody asks anything.",
+        "and orders → users are switched off or without a rule, and open for nothing.",
+    ),
+    (
+        one_route_open,
+        "bad The breaker orders → inventory is open for PUT /reservations/{order_id}.",
+        "3 consecutive failures. 2 of 3 routes go through. New orders are refused with 503. |",
+    ),
+    (
+        a_route_that_nobody_notices,
+        "bad The breaker orders → inventory is open for DELETE /reservations/{order_id}.",
+        "3 consecutive failures. 2 of 3 routes go through. |",
+    ),
+    (
+        all_routes_open,
+        "bad The breaker orders → inventory is open for GET /inventory and PUT /reservations/{order_id}.",
+        "3 consecutive failures. Lists of orders come without the products' details (degraded); new orders are refused",
+    ),
+    (
+        one_route_half_open,
+        "warn The breaker orders → inventory is half-open for PUT /reservations/{order_id}.",
+        "One that fails opens it again. 1 of 2 routes goes through. |",
+    ),
+    (
+        a_route_that_nobody_probes,
+        "warn The breaker orders → inventory is half-open for PUT /reservations/{order_id}.",
+        "1 of 2 routes goes through. Nobody asks anything here, so nothing probes it: send traffic, or Reset.",
+    ),
+    (
+        half_open_and_quiet,
+        "warn The breaker orders → inventory is half-open.",
+        "opens it again. Nobody asks anything here, so nothing probes it: send traffic, or Reset.",
+    ),
+    (
+        due_and_quiet,
+        "bad The breaker orders → inventory is open.",
+        "with 503. Nobody asks anything here, so nothing probes it: send traffic, or Reset.",
+    ),
+    (half_open_and_asked, "warn The breaker orders → inventory is half-open.", "One that fails opens it again. |"),
+    (
+        closed_again,
+        "good The breaker orders → inventory has closed again.",
+        "2 probes succeeded. 4.0 % of the calls orders → inventory failed and 85 % were refused meanwhile in the last "
+        "ten seconds. No fault is on now. |",
+    ),
+    (closed_again_and_a_fault, "warn Users answers 503 (f).", "were refused meanwhile in the last ten seconds. |"),
+    (
+        the_bulkhead_was_full,
+        "warn Calls orders → inventory were refused.",
+        "20 % of the calls orders → inventory were refused in the last ten seconds. No fault",
+    ),
 ]
 
 
@@ -270,6 +409,117 @@ def test_the_headline_is_true(meshlite: StartMeshlite, look: Open) -> None:
         said = page.evaluate("async (it) => (await import('/page/verdict.js')).verdict(it)", overview)
         assert " ".join(said[:2]) == head, change.__name__
         assert text in " | ".join(said[2:]), change.__name__
+
+
+MAP = '[data-edge="orders→inventory"]'
+SHOWN: list[tuple[Callable[[Overview], None], str, str]] = [
+    (one_route_open, MAP, "breaker open for PUT /reservations/{order_id},"),
+    (one_route_open, f"{MAP} .word", "1 of 3 open"),
+    (one_route_open, "#edge .why", "Open for PUT /reservations/{order_id}: every call is refused at once; nothing is"),
+    (one_route_open, "#edge .why", "2 of 3 routes go through."),
+    (one_route_open, "#edge details[open]:not(.moves)", "3 breakers, one for each route"),
+    (half_open_and_quiet, "#edge .next", "none under way; 1 at a time. Nobody asks anything here, so nothing"),
+    (due_and_quiet, "#edge .next", "one that fails opens it again. Nobody asks anything here, so nothing probes it"),
+    (failed_without_a_rule, MAP, "breaker closed, no rule,"),
+    (failed_without_a_rule, "#edge .hero.off .why", "Calls go through: its policy has no rule that opens it."),
+    (failed_without_a_rule, "#edge .facts", "failed12 %refused0 %"),
+    (closed_again, "#edge .facts", "failed4.0 %refused85 %"),
+    (closed_again, MAP, "4.0 % failed, 85 % refused"),
+    (closed_again, f"{MAP} .value.hurt", "85 % refused"),
+]
+
+
+def test_the_map_and_the_panel_say_what_the_headline_says(meshlite: StartMeshlite, look: Open) -> None:
+    """One route is not the edge; what nobody probes or no rule opens is said; one word for one number."""
+    page = look(meshlite())
+    quiet, told = page.evaluate("fetch('/api/overview').then((answer) => answer.json())"), Overview()
+    page.route("**/api/overview", lambda route: route.fulfill(json=told))
+    for change, selector, text in SHOWN:
+        told.update(copy.deepcopy(quiet))
+        change(told)
+        page.evaluate("import('/page/live.js').then(({ refresh }) => refresh())")
+        found = page.locator(selector).first
+        if selector == MAP:
+            expect(found).to_have_attribute("aria-label", re.compile(re.escape(text).replace("/", ".")))
+        else:
+            expect(found).to_contain_text(text)
+
+
+def forced_open(overview: Overview) -> None:
+    switched(overview, "orders→inventory", "forced_open")
+
+
+def durable(overview: Overview) -> None:
+    overview["durable"] = True
+
+
+NO_CONNECTION = "Then orders→inventory gets no connection"
+WILL: list[tuple[Callable[[Overview], None], str, str, str]] = [
+    (durable, "kill", f"{NO_CONNECTION}, and after some failures in a row its breaker opens.", "lost"),
+    (durable, "kill", "get no answer. What was answered is on disk.", "memory"),
+    (durable, "restart", "starts again with what is on disk.", "lost"),
+    (asked, "kill", "get no answer. All its data is lost, for it is in memory", "on disk"),
+    (asked, "stop", "All its data is lost, for it is in memory", "on disk"),
+    (asked, "restart", "starts again as new.", "on disk"),
+    (one_route_open, "stop", "after some failures in a row the breaker of the route opens.", "already"),
+    (half_open, "kill", f"{NO_CONNECTION}, and at the next probe its breaker opens.", "failures in a row"),
+    (all_routes_open, "kill", "orders→inventory is refused already: its breaker is open.", "Then"),
+    (forced_open, "kill", "orders→inventory is refused already: its breaker is forced open.", "Then"),
+    *(
+        (change, "kill", f"{NO_CONNECTION}. Its breaker is {why}, and opens for nothing.", "its breaker opens")
+        for change, why in (
+            (failed_and_disabled, "switched off by hand"),
+            (failed_and_counts_only, "set to count only, by hand"),
+            (failed_without_a_breaker, "switched off by the policy"),
+            (failed_without_a_rule, "left without a rule by the policy"),
+        )
+    ),
+]
+
+
+def test_a_dialog_promises_what_will_be(meshlite: StartMeshlite, look: Open) -> None:
+    """No breaker that cannot open or is open already, and no disk where there is none."""
+    page = look(meshlite())
+    quiet = page.evaluate("fetch('/api/overview').then((answer) => answer.json())")
+    asks = """async ([it, action]) => {
+      const { command } = await import("/page/services.js");
+      return command(it, it.services.find(({ name }) => name === "inventory"), action).confirm.join(" ");
+    }"""
+    for change, action, text, never in WILL:
+        overview = copy.deepcopy(quiet)
+        change(overview)
+        said = page.evaluate(asks, [overview, action])
+        assert text in said, (change.__name__, action, said)
+        assert never not in said, (change.__name__, action, said)
+
+
+def test_what_is_on_disk_is_not_lost(meshlite: StartMeshlite, look: Open) -> None:
+    """The mesh itself says where its data is."""
+    page = look(meshlite("mesh.data=kept"))
+    page.get_by_role("button", name="Inventory crashes").click()
+    expect(page.get_by_role("dialog")).to_contain_text("What was answered is on disk.")
+
+
+def test_a_breaker_without_a_rule_is_not_green(meshlite: StartMeshlite, look: Open) -> None:
+    """As the config switches off the one that there is."""
+    page = look(meshlite("edges.orders.inventory.breaker.max_failures=false"))
+    expect(page.locator("#edge .hero.off .word")).to_have_text("closed, no rule")
+    expect(page.locator(".verdict")).to_contain_text("inventory is left without a rule by the policy, and opens for")
+
+
+def test_a_route_that_breaks_is_told_by_its_name(meshlite: StartMeshlite, look: Open) -> None:
+    """In the headline, in what happened, and in the table, which then is unfolded."""
+    mesh = meshlite('edges.orders.inventory.breaker.per="route"')
+    page = look(mesh)
+    mesh.ask("PUT", "/api/load", {"rate": 30, "seconds": 60})
+    expect(page.locator("#edge")).to_contain_text("answered")
+    rule = {"service": "inventory", "kind": "error", "status": 503, "method": "PUT", "enabled": True}
+    mesh.ask("PUT", "/api/faults/f", rule)
+    route = "PUT /reservations/{order_id}"
+    head = page.get_by_role("heading", name=f"The breaker orders → inventory is open for {route}.")
+    expect(head).to_be_visible()
+    expect(page.get_by_label(STORY)).to_contain_text(f"orders → inventory {route} open: 3 consecutive failures")
+    expect(page.locator("#edge").get_by_role("row", name=re.compile("^PUT .* (half-)?open"))).to_be_visible()
 
 
 def test_a_mesh_that_hangs_is_not_live(meshlite: StartMeshlite, look: Open) -> None:

@@ -91,12 +91,13 @@ async def test_the_overview_is_all_there_is(world: World) -> None:
     """The very lists that the other routes answer, and which run of the mesh it is."""
     await world.get("users", "/users/1?include=orders")
     found = (await world.get("control", "/api/overview")).json
-    assert list(found) == ["at", "run", "version", "state", "services", "edges", "faults", "load"]
+    assert list(found) == ["at", "run", "version", "state", "durable", "services", "edges", "faults", "load"]
     for name in ("services", "edges", "faults"):
         listed = (await world.get("control", f"/api/{name}")).json[name]
         assert [each.keys() for each in found[name]] == [each.keys() for each in listed]
     assert found["load"] == (await world.get("control", "/api/load")).json
     assert found["state"] == "running"
+    assert found["durable"] is False
     assert (await world.get("control", "/api/overview")).json["run"] == found["run"]
 
 

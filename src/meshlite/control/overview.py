@@ -16,12 +16,16 @@ from meshlite.wire.times import now
 
 
 class Overview(Struct, frozen=True):
-    """The mesh at this moment. `run` is another text after each start of the mesh."""
+    """The mesh at this moment. `run` is another text after each start of the mesh.
+
+    `durable` is whether a service finds its data again after a stop: not where `mesh.data` is ":memory:".
+    """
 
     at: str
     run: str
     version: str
     state: str
+    durable: bool
     services: list[ServiceView]
     edges: list[EdgeView]
     faults: list[FaultView]
@@ -52,6 +56,7 @@ async def get_overview(request: web.Request) -> web.Response:
             run=app[FEED].boot,
             version=__version__,
             state=mesh.state,
+            durable=mesh.config.data is not None,
             services=[service_view(service, rates) for service in mesh.services.values()],
             edges=edge_views(app, rates),
             faults=[view(mesh, name) for name in mesh.config.faults],

@@ -5,7 +5,7 @@ import { aged, edgeNamed, useStore, useTicks } from "./store.js";
 import { Act, Countdown, Dots, Fact, Switch } from "./parts.js";
 import { Charts } from "./charts.js";
 import { tracesAt } from "./traces.js";
-import { breakerOf, ms, OUTCOMES, outcome, percent, rate, reason, span, STATES, stateOf, time } from "./words.js";
+import { breakerOf, capital, failed, ms, OUTCOMES, outcome, percent, rate, reason, span, spared, STATES, stateOf, time, unprobed, where } from "./words.js";
 
 export function EdgePanel() {
   const { overview, chosen } = useStore();
@@ -16,7 +16,8 @@ export function EdgePanel() {
     <h2 id="edge-title">${edge.caller} → ${edge.callee}</h2>
     <div class="pick" role="group" aria-label="Edge to look at">${overview.edges.map((each) => {
       const other = `${each.caller}→${each.callee}`;
-      const { tone, word } = STATES[stateOf(each)];
+      const { tone } = STATES[stateOf(each)];
+      const word = STATES[stateOf(each)].word + where(each);
       return html`<button type="button" aria-pressed=${other === name} class=${tone} onClick=${() => choose(other)} title=${word}>
         <${Switch} state=${stateOf(each)} size=${28} />${each.caller} → ${each.callee}<span class="hidden">, ${word}</span></button>`;
     })}</div>
@@ -37,6 +38,7 @@ function Hero({ edge }) {
   const { word, tone, means } = STATES[state];
   const breaker = breakerOf(edge);
   const policy = edge.policy.breaker;
+  const what = where(edge) ? `${capital(word)}${where(edge)}: ${means[0].toLowerCase()}${means.slice(1)} ${spared(edge)}` : means;
   const asked = breaker && breaker.total_successes + breaker.total_failures + breaker.total_refused + breaker.total_ignored > 0;
   const why = !policy ? "" : breaker && (asked || breaker.reason !== "new") ? reason(breaker.reason) : "Nothing has been asked yet.";
   return html`<div class="hero ${tone}">
@@ -48,7 +50,7 @@ function Hero({ edge }) {
         html`<p class="small until" aria-hidden="true">next probe in</p>
         <${Countdown} left=${breaker.retry_after} total=${breaker.open_time || policy.reset_timeout} label="Until the next probe" />`
       }</div>
-    <div class="why" id="why"><p class="reason">${why}</p><p>${means}</p><${Next} edge=${edge} breaker=${breaker} state=${state} /></div>
+    <div class="why" id="why"><p class="reason">${why}</p><p>${what}</p><${Next} edge=${edge} breaker=${breaker} state=${state} /></div>
   </div>`;
 }
 
@@ -62,10 +64,10 @@ function Next({ edge, breaker, state }) {
   const most = policy?.max_failures;
   const needed = policy?.success_threshold;
   if (state === "open") {
-    return html`<p class="next">When the time is over, a call is let in as a probe. <strong>${needed}</strong> ${needed > 1 ? "that succeed close" : "that succeeds closes"} the breaker; one that fails opens it again.</p>`;
+    return html`<p class="next">When the time is over, a call is let in as a probe. <strong>${needed}</strong> ${needed > 1 ? "that succeed close" : "that succeeds closes"} the breaker; one that fails opens it again. ${unprobed(edge)}</p>`;
   }
   if (state === "half_open") {
-    return html`<p class="next"><${Dots} done=${breaker.probe_successes} of=${needed} tone="good" label="Probes that succeeded" /> ${breaker.probe_successes} of ${needed} probes succeeded, ${breaker.probes ? `${breaker.probes} under way` : "none under way"}; ${policy.half_open_max_calls} at a time.</p>`;
+    return html`<p class="next"><${Dots} done=${breaker.probe_successes} of=${needed} tone="good" label="Probes that succeeded" /> ${breaker.probe_successes} of ${needed} probes succeeded, ${breaker.probes ? `${breaker.probes} under way` : "none under way"}; ${policy.half_open_max_calls} at a time. ${unprobed(edge)}</p>`;
   }
   if (state === "closed" && most) {
     const failed = breaker?.consecutive_failures ?? 0;
@@ -96,8 +98,10 @@ function Facts({ edge }) {
   return html`<dl class="facts">
     <${Fact} name="calls" value=${rate(edge.rate)} title="In the last ten seconds" />
     <${Fact} name="p99" value=${ms(edge.p99_ms)} title="99 of 100 calls took no longer, retries included; of the last ten seconds" />
-    <${Fact} name="not answered" value=${percent(edge.error_rate)} tone=${edge.error_rate > 0.001 ? "bad" : ""}
-      title="Of the last ten seconds; refusals are among them" />
+    <${Fact} name="failed" value=${percent(failed(edge))} tone=${failed(edge) > 0.001 ? "bad" : ""}
+      title="Of the last ten seconds' calls; what was refused is not among them" />
+    <${Fact} name="refused" value=${percent(edge.refused_rate)} tone=${edge.refused_rate > 0.001 ? "warn" : ""}
+      title="Of the last ten seconds' calls, by the breaker or the bulkhead" />
     <${Fact} name="tries per call" value="×${edge.amplification.toFixed(2)}" tone=${edge.amplification > 1.05 ? "warn" : ""}
       title="Attempts, retries among them; 1 means no retries" />
     <${Fact} name="under way" value="${edge.in_flight}${edge.policy.bulkhead ? ` / ${edge.policy.bulkhead.max_concurrent}` : ""}"
@@ -105,8 +109,8 @@ function Facts({ edge }) {
     <${Fact} name="opened" value="${sum("opened")} ×" title="Since the start" />
     ${windowed && html`<${Fact} name="in its window" value=${`${sum("failures")} of ${sum("calls")} failed`} />`}
     <${Fact} name="succeeded" value=${sum("total_successes")} title="Attempts, since the start" />
-    <${Fact} name="failed" value=${sum("total_failures")} title="Attempts, since the start" />
-    <${Fact} name="refused" value=${sum("total_refused")} title="By the breaker, since the start" />
+    <${Fact} name="failed in all" value=${sum("total_failures")} title="Attempts, since the start" />
+    <${Fact} name="refused in all" value=${sum("total_refused")} title="By the breaker, since the start" />
   </dl>`;
 }
 
@@ -141,7 +145,8 @@ function Moves({ name }) {
 // Where there is a breaker for each route, each of them.
 function Breakers({ edge }) {
   if (edge.breakers.length < 2) return null;
-  return html`<details><summary>${edge.breakers.length} breakers, one for each route</summary>
+  const differ = edge.breakers.some((each) => each.state !== edge.breakers[0].state);
+  return html`<details open=${differ}><summary>${edge.breakers.length} breakers, one for each route</summary>
     <div class="scroll" tabindex="0" role="group" aria-label="Breakers"><table><thead><tr><th scope="col">Route</th><th scope="col">State</th>
     <th scope="col">Why</th></tr></thead>
     <tbody>${edge.breakers.map(

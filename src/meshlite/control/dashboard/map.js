@@ -3,7 +3,7 @@ import { html, useEffect, useState } from "./preact.js";
 import { choose } from "./live.js";
 import { bring, Switch } from "./parts.js";
 import { aged, set, useStore, useTicks } from "./store.js";
-import { breakerOf, brief, effect, ms, percent, rate, STATES, stateOf } from "./words.js";
+import { breakerOf, brief, effect, failed, hit, ms, percent, rate, spared, STATES, stateOf, where } from "./words.js";
 
 // Where things are: in a row where there is room, else one below the other.
 const WIDE = {
@@ -72,7 +72,7 @@ function Service({ service, at: [x, y], size: [width, height], faults, beside })
     set({ tab: "services", logs: { service: service.name, level: "info", event: "", list: null } });
     bring("panel");
   };
-  const said = `${service.name}, ${word}, ${rate(service.rate)}, 99th percentile ${ms(service.p99_ms)}, errors ${percent(service.error_rate)}`;
+  const said = `${service.name}, ${word}, ${rate(service.rate)}, 99th percentile ${ms(service.p99_ms)}, ${percent(service.error_rate)} failed`;
   const struck = faults.map((each) => effect(each)).join("; ");
   return html`<g class="service ${tone} ${struck ? "struck" : ""}" role="button" tabindex="0"
     aria-label="${said}${struck ? `; fault: ${struck}` : ""}. Show its log"
@@ -86,10 +86,10 @@ function Service({ service, at: [x, y], size: [width, height], faults, beside })
     ${[
       ["requests", rate(service.rate)],
       ["p99", ms(service.p99_ms)],
-      ["errors", percent(service.error_rate)],
+      ["failed", percent(service.error_rate)],
     ].map(
       ([name, value], place) => html`<text class="key" x="16" y=${71 + 18 * place}>${name}</text>
-        <text class="value ${name === "errors" && service.error_rate > 0.001 ? "hurt" : ""}" x=${width - 12} y=${71 + 18 * place}
+        <text class="value ${name === "failed" && service.error_rate > 0.001 ? "hurt" : ""}" x=${width - 12} y=${71 + 18 * place}
           text-anchor="end">${value}</text>`,
     )}
     ${tags(faults).map(
@@ -120,15 +120,16 @@ function Edge({ edge, at, tall, chosen }) {
   const length = Math.hypot(to[0] - from[0], to[1] - from[1]);
   const half = length / 2;
   const flow = edge.rate === 0 ? "" : edge.rate < 5 ? "slow" : edge.rate < 25 ? "mid" : "fast";
-  const blocked = state === "open" || state === "forced_open";
+  const partly = spared(edge); // a route's breaker is nothing to the other routes
+  const blocked = !partly && (state === "open" || state === "forced_open");
   const lifted = { open: -34, forced_open: -34, half_open: -15 }[state] ?? 0;
   const pick = () => {
     choose(name);
     bring("edge");
   };
-  const said = `${edge.caller} calls ${edge.callee}: breaker ${word}, ${rate(edge.rate)}, 99th percentile ${ms(edge.p99_ms)}, errors ${percent(edge.error_rate)}`;
-  const wide = tall ? 112 : state === "open" ? 146 : 120;
-  return html`<g class="edge ${tone} ${state} ${chosen ? "chosen" : ""}" role="button" tabindex="0" aria-pressed=${chosen}
+  const said = `${edge.caller} calls ${edge.callee}: breaker ${word}${where(edge)}, ${rate(edge.rate)}, 99th percentile ${ms(edge.p99_ms)}, ${percent(failed(edge))} failed, ${percent(edge.refused_rate)} refused`;
+  const wide = tall ? 112 : state === "open" || partly ? 146 : 120;
+  return html`<g class="edge ${tone} ${partly ? "" : state} ${chosen ? "chosen" : ""}" role="button" tabindex="0" aria-pressed=${chosen}
     aria-label=${said} data-edge=${name}
       onClick=${pick} onKeyDown=${onKey(pick)}>
     <g transform="translate(${middle[0]} ${middle[1]}) rotate(${angle})">
@@ -142,12 +143,12 @@ function Edge({ edge, at, tall, chosen }) {
     </g>
     <g transform="translate(${label[0]} ${label[1]})">
       <rect class="tag" x=${-wide / 2} y="-13" width=${wide} height="22" rx="11" />
-      <text class="word" y="2.5" text-anchor="middle">${word}${state === "open" && breaker.retry_after !== null ? html`<${ProbeIn} left=${breaker.retry_after} short=${tall} />` : ""}${
-        state === "half_open" ? ` ${breaker.probe_successes}/${edge.policy.breaker.success_threshold}` : ""
+      <text class="word" y="2.5" text-anchor="middle">${partly ? `${hit(edge).length} of ${edge.breakers.length} ${word}` : word}${state === "open" && !partly && breaker.retry_after !== null ? html`<${ProbeIn} left=${breaker.retry_after} short=${tall} />` : ""}${
+        state === "half_open" && !partly ? ` ${breaker.probe_successes}/${edge.policy.breaker.success_threshold}` : ""
       }</text>
       <text class="value" y="26" text-anchor="middle">${rate(edge.rate)} · p99 ${ms(edge.p99_ms)}</text>
       <text class="value ${edge.error_rate > 0.001 ? "hurt" : ""}" y="43" text-anchor="middle">${
-        edge.refused_rate > 0.001 ? `${percent(edge.refused_rate)} refused` : `${percent(edge.error_rate)} errors`
+        edge.refused_rate > failed(edge) ? `${percent(edge.refused_rate)} refused` : `${percent(failed(edge))} failed`
       }</text>
     </g>
   </g>`;
@@ -162,7 +163,7 @@ function ProbeIn({ left, short }) {
 
 function Table({ overview }) {
   return html`<div class="scroll" tabindex="0" role="group" aria-label="Tables"><table><caption>Services</caption><thead><tr>
-    <th scope="col">Service</th><th scope="col">State</th><th scope="col">Requests</th><th scope="col">p99</th><th scope="col">Errors</th>
+    <th scope="col">Service</th><th scope="col">State</th><th scope="col">Requests</th><th scope="col">p99</th><th scope="col">Failed</th>
     <th scope="col">Faults</th></tr></thead>
     <tbody>${overview.services.map(
       (each) => html`<tr><th scope="row">${each.name}</th><td>${each.state}${each.ready ? "" : ", not ready"}</td>
@@ -175,10 +176,10 @@ function Table({ overview }) {
       }</td></tr>`,
     )}</tbody></table>
   <table><caption>Edges</caption><thead><tr><th scope="col">Edge</th><th scope="col">Breaker</th><th scope="col">Calls</th><th scope="col">p99</th>
-    <th scope="col">Errors</th><th scope="col">Refused</th></tr></thead>
+    <th scope="col">Failed</th><th scope="col">Refused</th></tr></thead>
     <tbody>${overview.edges.map(
-      (each) => html`<tr><th scope="row">${each.caller} → ${each.callee}</th><td>${STATES[stateOf(each)].word}</td>
-      <td class="num">${rate(each.rate)}</td><td class="num">${ms(each.p99_ms)}</td><td class="num">${percent(each.error_rate)}</td>
+      (each) => html`<tr><th scope="row">${each.caller} → ${each.callee}</th><td>${STATES[stateOf(each)].word}${where(each)}</td>
+      <td class="num">${rate(each.rate)}</td><td class="num">${ms(each.p99_ms)}</td><td class="num">${percent(failed(each))}</td>
       <td class="num">${percent(each.refused_rate)}</td></tr>`,
     )}</tbody></table></div>`;
 }

@@ -5,38 +5,44 @@ import { poll } from "./live.js";
 import { set, state, useStore } from "./store.js";
 import { openTrace } from "./traces.js";
 import { Act } from "./parts.js";
-import { FELT, ms, percent, rate, time } from "./words.js";
+import { capital, felt, ms, percent, rate, spared, STATES, stateOf, time, unguarded, useless } from "./words.js";
 
-const callers = (overview, name) => overview.edges.filter((edge) => edge.callee === name).map((edge) => `${edge.caller}→${edge.callee}`);
+// What comes of it to one that calls it, by the state of its breaker.
+function then(edge) {
+  const name = `${edge.caller}→${edge.callee}`;
+  const state = stateOf(edge);
+  if (["open", "forced_open"].includes(state) && !spared(edge)) return `${name} is refused already: its breaker is ${STATES[state].word}.`;
+  if (unguarded(edge)) return `Then ${name} gets no connection. ${useless(edge)}`;
+  const opens = edge.policy.breaker.per === "route" ? "the breaker of the route opens" : "its breaker opens";
+  return `Then ${name} gets no connection, and ${state === "half_open" ? "at the next probe" : "after some failures in a row"} ${opens}.`;
+}
 
 // Stopping, killing or starting one; what cannot be undone in a moment says first what will happen.
 export function command(overview, service, action) {
   const asked = {
-    label: `${action[0].toUpperCase()}${action.slice(1)} ${service.name}`,
+    label: `${capital(action)} ${service.name}`,
     requests: [{ method: "POST", path: `/api/services/${service.name}/${action}` }],
   };
   return action === "start" ? asked : { ...asked, confirm: will(overview, service, action).filter(Boolean), kind: "danger" };
 }
 
 function will(overview, service, action) {
-  const by = callers(overview, service.name);
-  const felt = by.length
-    ? `Then ${by.join(" and ")} ${by.length > 1 ? "get" : "gets"} no connection, and after some failures in a row ${by.length > 1 ? "their breakers open" : "its breaker opens"}.`
-    : "";
-  const notice = by.map((edge) => FELT[edge]).filter(Boolean);
+  const by = overview.edges.filter((edge) => edge.callee === service.name);
+  const come = [...by.map(then), ...by.map((edge) => felt(edge))];
+  const gone = overview.durable ? "" : 'All its data is lost, for it is in memory (mesh.data = ":memory:").';
   return {
     stop: [
       `${service.name} takes nothing new, finishes what is in flight (${service.in_flight} now, for as long as mesh.shutdown_grace says), and closes its port.`,
-      felt,
-      ...notice,
+      gone,
+      ...come,
     ],
     kill: [
-      `Every connection of ${service.name} is cut at once, as by a crash: ${service.in_flight} in flight get no answer. What was answered is on disk.`,
-      felt,
-      ...notice,
+      `Every connection of ${service.name} is cut at once, as by a crash: ${service.in_flight} in flight get no answer. ${gone || "What was answered is on disk."}`,
+      ...come,
     ],
     restart: [
-      `${service.name} stops, finishing what is in flight (${service.in_flight} now), and starts again with what is on disk. In between nobody gets a connection.`,
+      `${service.name} stops, finishing what is in flight (${service.in_flight} now), and starts again${gone ? " as new" : " with what is on disk"}. In between nobody gets a connection.`,
+      gone,
     ],
   }[action];
 }
@@ -51,14 +57,14 @@ function Service({ service, overview }) {
   const up = service.state === "running";
   const down = ["stopped", "failed"].includes(service.state);
   const button = (action, kind, disabled) =>
-    html`<${Act} action=${command(overview, service, action)} kind="small ${kind}" disabled=${disabled}>${action[0].toUpperCase() + action.slice(1)}<span class="hidden"> ${name}</span></${Act}>`;
+    html`<${Act} action=${command(overview, service, action)} kind="small ${kind}" disabled=${disabled}>${capital(action)}<span class="hidden"> ${name}</span></${Act}>`;
   // What the page was reached by may be another name of this machine than the one the service gives itself.
   const url = new URL(service.url);
   if (["localhost", "127.0.0.1"].includes(url.hostname)) url.hostname = location.hostname;
   return html`<article class="service-card ${up ? (service.ready ? "good" : "warn") : "bad"}" aria-label=${name}>
     <div class="row"><h3>${name}</h3><b class="state-word">${service.state}</b><span class="space" />
       <span class="small">${up ? (service.ready ? "ready" : "says it is not ready") : "not ready"}</span></div>
-    <p class="small num">${rate(service.rate)} · p99 ${ms(service.p99_ms)} · ${percent(service.error_rate)} errors · ${service.in_flight} in flight</p>
+    <p class="small num">${rate(service.rate)} · p99 ${ms(service.p99_ms)} · ${percent(service.error_rate)} failed · ${service.in_flight} in flight</p>
     <p class="small">${up ? html`<a href="${url.origin}/docs">${url.host}</a>` : url.host}${service.reason ? html` · <strong>${service.reason}</strong>` : ""}</p>
     <div class="row">${button("start", down ? "primary" : "", !down)}${["stop", "kill", "restart"].map((action) => button(action, "", down || service.state === "starting"))}</div>
   </article>`;

@@ -12,7 +12,7 @@ function told(event) {
   if (name === "breaker.moved") {
     const { tone, word } = STATES[event.new] ?? STATES.none;
     const link = html`<button type="button" class="plain" onClick=${() => (choose(edge), bring("edge"))}>${edge.replace("→", " → ")}</button>`;
-    return html`<span class=${tone}>${link} <b>${word}</b>: ${reason(event.reason)}</span>`;
+    return html`<span class=${tone}>${link} ${event.key === "edge" ? "" : `${event.key} `}<b>${word}</b>: ${reason(event.reason)}</span>`;
   }
   if (name === "fault.switched") {
     const by = { api: "", file: " by the config file", duration: ": its time is over" }[event.by];

@@ -1,12 +1,13 @@
 // The mesh in a sentence, for whoever looks for the first time: the worst first, why, and what comes of it.
-import { breakerOf, effect, FELT, ms, percent, rate, reason, stateOf, unguarded } from "./words.js";
+import { breakerOf, capital, effect, failed, felt, hit, ms, percent, rate, reason, spared, stateOf, unguarded, unprobed, useless, where } from "./words.js";
 
 const TRIPPED = ["open", "forced_open", "half_open"]; // the worst first
 const SLOW = 1000; // milliseconds that a person notices
 const QUIET = "Nobody asks anything, so nobody notices. Send traffic, and see who does.";
-const capital = (text) => text[0].toUpperCase() + text.slice(1);
 const highest = (found, key) => [...found].sort((a, b) => (b[key] ?? 0) - (a[key] ?? 0))[0];
 const called = (edge) => `${edge.caller} → ${edge.callee}`;
+
+const sentences = (...found) => found.filter(Boolean).join(" ");
 
 const gone = (services) => services.map((each) => `${each.name} ${each.reason === "killed" ? "was killed" : `is ${each.state}`}`);
 
@@ -32,14 +33,31 @@ function causes(edge, state, down, on) {
 // The breakers of these edges that nobody lets open, in a sentence.
 function off(edges) {
   const found = edges.filter(unguarded);
-  if (found.length > 1) return `The breakers ${found.map(called).join(" and ")} are switched off, and open for nothing.`;
+  const bare = found.some((edge) => stateOf(edge) === "bare") ? " or without a rule" : "";
+  if (found.length > 1) return `The breakers ${found.map(called).join(" and ")} are switched off${bare}, and open for nothing.`;
   return found.map((edge) => `The breaker ${called(edge)} is ${unguarded(edge)}, and opens for nothing.`).join("");
 }
 
 // What failures of an edge's calls come to.
 function threat(edge) {
-  if (unguarded(edge)) return `Its breaker is ${unguarded(edge)}, and opens for nothing.`;
-  return edge.policy.breaker.max_failures ? "Enough of them in a row open the breaker." : "Enough of them open the breaker.";
+  return unguarded(edge) ? useless(edge) : "Enough of them in a row open the breaker.";
+}
+
+// The breaker of an edge that closed so lately that calls it refused are still counted; of several the last.
+function again(edge) {
+  const moved = edge.breakers.filter((each) => each.reason !== "new");
+  return stateOf(edge) === "closed" && edge.outcomes.circuit_open && moved.sort((a, b) => a.age - b.age)[0];
+}
+
+// How many of an edge's calls came to nothing, and how; what was refused until the breaker closed threatens nothing.
+function lost(edge) {
+  const back = again(edge);
+  const found = [
+    [failed(edge), "failed"],
+    [edge.refused_rate, `were refused${back ? " meanwhile" : ""}`],
+  ].filter(([share]) => share > 0.001);
+  const said = found.map(([share, word], place) => `${percent(share)}${place ? "" : ` of the calls ${called(edge)}`} ${word}`);
+  return `${said.join(" and ")} in the last ten seconds.${back || failed(edge) <= 0.001 ? "" : ` ${threat(edge)}`}`;
 }
 
 // Who is hurt: on an edge, at a service by whoever asks it, or by the time it takes. None of it where nobody is.
@@ -49,33 +67,36 @@ function harm({ services, edges, load }, on) {
   const failing = services.reduce((most, each) => (lose(each) > lose(most) ? each : most)); // not one bad answer of one
   const slow = highest(services, "p99_ms");
   const found = [];
-  if (edge.error_rate > 0.001)
-    found.push(
-      `${percent(edge.error_rate)} of the calls ${called(edge)} failed in the last ten seconds. ${threat(edge)}`,
-    );
+  if (edge.error_rate > 0.001) found.push(lost(edge));
   if (failing.error_rate > 0.001) found.push(`${percent(failing.error_rate)} of the requests to ${failing.name} failed in the last ten seconds.`);
   if (slow.p99_ms >= SLOW) found.push(`1 of 100 requests to ${slow.name} takes about ${ms(slow.p99_ms)} or longer.`);
-  const lost = load.failed + load.refused;
-  if (!found.length && on.length && load.running && lost) found.push(`${lost} of the ${load.sent} requests sent had no good answer.`);
+  const bad = load.failed + load.refused;
+  if (!found.length && on.length && load.running && bad) found.push(`${bad} of the ${load.sent} requests sent had no good answer.`);
   return { edge, failing, slow, text: found.join(" ") };
 }
 
 function broken(edge, state, down, on) {
   const why = state === "open" ? reason(breakerOf(edge).reason) : "A hand did that.";
-  const text = `${why} ${FELT[`${edge.caller}→${edge.callee}`] ?? ""}`;
-  return ["bad", `The breaker ${called(edge)} is open.`, text, causes(edge, state, down, on)];
+  const waits = state === "open" && unprobed(edge);
+  const text = sentences(why, spared(edge), felt(edge, hit(edge)), waits);
+  return ["bad", `The breaker ${called(edge)} is open${where(edge)}.`, text, causes(edge, state, down, on)];
 }
 
 function tried(edge, on) {
   const done = `${breakerOf(edge).probe_successes} of the ${edge.policy.breaker.success_threshold} that close it have succeeded`;
-  const text = `Only single calls get in, as probes: ${done}. One that fails opens it again.`;
-  return ["warn", `The breaker ${called(edge)} is half-open.`, text, on.length ? `Still on: ${because(on)}.` : ""];
+  const said = `Only single calls get in, as probes: ${done}. One that fails opens it again.`;
+  const text = sentences(said, spared(edge), unprobed(edge));
+  return ["warn", `The breaker ${called(edge)} is half-open${where(edge)}.`, text, on.length ? `Still on: ${because(on)}.` : ""];
 }
 
 // Nothing is stopped or open, and no fault strikes.
 function calm(overview, { edge, failing, slow, text }, idle) {
   const none = idle.length ? "" : " No fault is on now.";
-  if (edge.error_rate > 0.001) return ["warn", `Calls ${called(edge)} have failed.`, `${text}${none}`, ""];
+  if (edge.error_rate > 0.001) {
+    const back = again(edge);
+    if (back) return ["good", `The breaker ${called(edge)} has closed again.`, `${reason(back.reason)} ${text}${none}`, ""];
+    return ["warn", `Calls ${called(edge)} ${failed(edge) > 0.001 ? "have failed" : "were refused"}.`, `${text}${none}`, ""];
+  }
   if (failing.error_rate > 0.001)
     return ["warn", `${capital(failing.name)} answers with errors.`, `${text}${none} The log has each of them.`, ""];
   if (slow.p99_ms >= SLOW)

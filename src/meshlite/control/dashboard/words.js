@@ -21,6 +21,8 @@ export function span(value) {
   return `${Math.floor(value / 3600)} h ${Math.round((value % 3600) / 60)} min`;
 }
 
+export const capital = (text) => text[0].toUpperCase() + text.slice(1);
+
 export const time = (unix) => new Date(unix * 1000).toLocaleTimeString([], { hourCycle: "h23" }); // midnight is 00, not 24
 
 // A breaker's state: its word, how it is drawn (colour and shape go together), and what it means for a call.
@@ -31,6 +33,7 @@ export const STATES = {
   forced_open: { word: "forced open", tone: "bad", means: "Every call is refused until a hand changes that." },
   disabled: { word: "disabled", tone: "off", means: "Calls go through, and nothing is counted." },
   metrics_only: { word: "metrics only", tone: "off", means: "It counts, and never refuses." },
+  bare: { word: "closed, no rule", tone: "off", means: "Calls go through: its policy has no rule that opens it." },
   none: { word: "no breaker", tone: "off", means: "The policy switches the breaker off." },
 };
 const WORST = ["forced_open", "open", "half_open", "metrics_only", "disabled", "closed"];
@@ -39,24 +42,59 @@ export const worst = (states) => WORST.find((each) => states.includes(each));
 
 // The breaker that speaks for an edge: where there is one for each route, the worst of them.
 export function breakerOf(edge) {
-  return [...edge.breakers].sort((a, b) => WORST.indexOf(a.state) - WORST.indexOf(b.state))[0];
+  const order = (a, b) => WORST.indexOf(a.state) - WORST.indexOf(b.state) || b.consecutive_failures - a.consecutive_failures;
+  return [...edge.breakers].sort(order)[0];
 }
 
 export function stateOf(edge) {
   if (!edge.policy.breaker) return "none";
-  return breakerOf(edge)?.state ?? (edge.mode === "auto" ? "closed" : edge.mode);
+  const state = breakerOf(edge)?.state ?? (edge.mode === "auto" ? "closed" : edge.mode);
+  return state === "closed" && edge.policy.breaker.max_failures === null ? "bare" : state;
 }
 
-// Why an edge's breaker opens for nothing, where it does not: how it is switched off, as a part of a sentence.
-export function unguarded(edge) {
-  return { none: "switched off by the policy", disabled: "switched off by hand", metrics_only: "set to count only, by hand" }[stateOf(edge)];
+// Where each route has a breaker of its own: the keys of those that are open or half-open, as the worst of them is.
+export function hit(edge) {
+  const state = stateOf(edge);
+  if (edge.policy.breaker?.per !== "route" || !["open", "half_open"].includes(state)) return [];
+  return edge.breakers.filter((each) => each.state === state).map((each) => each.key);
 }
+
+export const where = (edge) => (hit(edge).length ? ` for ${hit(edge).join(" and ")}` : "");
+
+// How many routes get through all the same.
+export function spared(edge) {
+  const free = hit(edge).length && edge.breakers.filter((each) => each.state === "closed").length;
+  return free ? `${free} of ${edge.breakers.length} routes ${free > 1 ? "go" : "goes"} through.` : "";
+}
+
+// What is to be done where a tripped breaker waits for calls, and none come. Of a route it is known only by its age.
+export function unprobed(edge) {
+  const { state, probes, retry_after: left, age } = breakerOf(edge);
+  const waits = state === "half_open" ? !probes : left <= 0;
+  const still = !edge.rate || (hit(edge).length && age > 10);
+  return waits && still ? "Nobody asks anything here, so nothing probes it: send traffic, or Reset." : "";
+}
+
+// The share of an edge's calls that were made, and failed; those that were refused are another.
+export const failed = (edge) => Math.max(0, edge.error_rate - edge.refused_rate);
+
+const UNGUARDED = {
+  none: "switched off by the policy",
+  disabled: "switched off by hand",
+  metrics_only: "set to count only, by hand",
+  bare: "left without a rule by the policy",
+};
+
+// Why an edge's breaker opens for nothing, where that is so, as a part of a sentence.
+export const unguarded = (edge) => UNGUARDED[stateOf(edge)];
+
+export const useless = (edge) => `Its breaker is ${unguarded(edge)}, and opens for nothing.`;
 
 // A breaker's reason as a sentence.
 export function reason(text) {
   if (!text || text === "new") return "As it has been since the start.";
   const said = text.replace(/^set to (\w+) by hand/, (_, mode) => `set to ${STATES[mode]?.word ?? "automatic"} by hand`);
-  return said[0].toUpperCase() + said.slice(1) + (/[.!]$/.test(said) ? "" : ".");
+  return capital(said) + (/[.!]$/.test(said) ? "" : ".");
 }
 
 export const OUTCOMES = {
@@ -73,12 +111,23 @@ export const OUTCOMES = {
 };
 export const outcome = (name) => OUTCOMES[name] ?? { word: name.replaceAll("_", " "), tone: "bad" };
 
-// What the mesh's users notice where an edge's calls are refused or fail.
-export const FELT = {
-  "users→orders": "A user asked for with orders comes without them, and says so (degraded).",
-  "orders→inventory": "Lists of orders come without the products' details (degraded); new orders are refused with 503.",
-  "orders→users": "New orders are refused with 503, for nobody knows whether their buyer exists.",
+// What the mesh's users notice where an edge's calls are refused or fail, by the route.
+const FELT = {
+  "users→orders": { GET: "a user asked for with orders comes without them, and says so (degraded)" },
+  "orders→inventory": {
+    GET: "lists of orders come without the products' details (degraded)",
+    PUT: "new orders are refused with 503",
+  },
+  "orders→users": { GET: "new orders are refused with 503, for nobody knows whether their buyer exists" },
 };
+
+// The same as a sentence, of the routes that are named; of all where none is.
+export function felt(edge, keys = []) {
+  const found = Object.entries(FELT[`${edge.caller}→${edge.callee}`] ?? {}).filter(
+    ([method]) => !keys.length || keys.some((key) => key.startsWith(`${method} `)),
+  );
+  return found.length ? `${capital(found.map(([, text]) => text).join("; "))}.` : "";
+}
 
 // What a fault does, in a few words.
 export function effect(rule) {
