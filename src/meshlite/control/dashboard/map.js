@@ -128,7 +128,7 @@ function Edge({ edge, at, tall, chosen }) {
     bring("edge");
   };
   const said = `${edge.caller} calls ${edge.callee}: breaker ${word}${where(edge)}, ${rate(edge.rate)}, 99th percentile ${ms(edge.p99_ms)}, ${percent(failed(edge))} failed, ${percent(edge.refused_rate)} refused`;
-  const wide = tall ? 112 : state === "open" || partly ? 146 : 120;
+  const wide = tall ? (partly ? 130 : 112) : state === "open" || partly ? 146 : 120;
   return html`<g class="edge ${tone} ${partly ? "" : state} ${chosen ? "chosen" : ""}" role="button" tabindex="0" aria-pressed=${chosen}
     aria-label=${said} data-edge=${name}
       onClick=${pick} onKeyDown=${onKey(pick)}>
