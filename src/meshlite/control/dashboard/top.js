@@ -61,7 +61,7 @@ export function Banner() {
     html`<div class="banner bad"><p><b>The config file is wrong:</b> ${problems[0]}${more}. What was in force before stays.</p></div>`
   }${
     deferred.length > 0 && html`<div class="banner"><p><b>Waits for a restart:</b> ${listed(deferred)}</p></div>`
-  }${
+  }</div><div role="status" class="banner-place ${link}">${
     text &&
     html`<div class="banner ${link}"><p>${text}</p>${
       link === "live" && html`<button type="button" class="button small" onClick=${() => set({ notice: "" })}>Good</button>`
