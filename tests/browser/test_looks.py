@@ -56,3 +56,46 @@ def test_a_long_name_is_broken(meshlite: StartMeshlite, look: Open) -> None:
         assert page.evaluate("document.documentElement.scrollWidth") == 360, tab
     page.get_by_role("button", name=f"Remove {NAME}").focus()
     assert page.evaluate(wide) == []
+
+
+# As if every edge were in this state: where that is drawn, if no news has come meanwhile.
+SHOWN = """async ([shown, mode]) => {
+  const { set, state } = await import("/page/store.js");
+  const why = { open: "3 consecutive failures, last: no answer after 0.25 s", half_open: "the open time is over" };
+  const breaker = { key: "edge", state: shown, reason: why[shown] ?? `set to ${mode} by hand`, age: 83, open_time: 30,
+    retry_after: 12.4, probes: 0, probe_successes: 0, consecutive_failures: 0, failure_rate: null };
+  const drawn = (edge) => ({ ...edge, mode, breakers: [{ ...edge.breakers[0], ...breaker }] });
+  for (;;) {
+    const overview = { ...state.overview, edges: state.overview.edges.map(drawn) };
+    set({ overview, chosen: { edge: "orders→inventory", by: "person" } });
+    await new Promise((done) => setTimeout(done, 30));
+    if (state.overview !== overview) continue;
+    const rect = (name) => document.querySelector(name)?.getBoundingClientRect().toJSON();
+    const [hero, controls, ring, until] = [".hero", ".controls", ".countdown", ".until"].map(rect);
+    return { word: document.querySelector(".hero .word").textContent, hero, controls, ring, until };
+  }
+}"""
+
+
+@pytest.mark.parametrize("width", [1440, 1280, 1041, 768, 360])
+def test_a_button_that_is_aimed_at_stays(meshlite: StartMeshlite, look: Open, width: int) -> None:
+    """What the breaker is, and how much there is to be said of it, moves none of the buttons below."""
+    page = look(meshlite(), width=width)
+    expect(page.locator("[data-edge]")).to_have_count(3)
+    states = [("closed", "auto"), ("open", "auto"), ("half_open", "auto"), ("forced_open", "forced_open")]
+    found = [page.evaluate(SHOWN, state) for state in [*states, ("disabled", "disabled")]]
+    assert [each["word"] for each in found] == ["closed", "open", "half-open", "forced open", "disabled"]
+    assert len({each["controls"]["y"] - each["hero"]["y"] for each in found}) == 1, found
+
+
+def test_the_countdown_is_in_its_box(meshlite: StartMeshlite, look: Open) -> None:
+    """On a phone, with what it counts down to in a line."""
+    page = look(meshlite(), width=360)
+    expect(page.locator("[data-edge]")).to_have_count(3)
+    found = page.evaluate(SHOWN, ("open", "auto"))
+    hero, ring, until = (found[name] for name in ("hero", "ring", "until"))
+    assert ring["right"] <= hero["right"] - 12
+    assert ring["bottom"] < hero["bottom"]
+    assert until["right"] <= hero["right"] - 12
+    assert until["height"] < 20
+    assert until["right"] <= ring["left"] or until["bottom"] <= ring["top"]
