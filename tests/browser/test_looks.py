@@ -99,3 +99,58 @@ def test_the_countdown_is_in_its_box(meshlite: StartMeshlite, look: Open) -> Non
     assert until["right"] <= hero["right"] - 12
     assert until["height"] < 20
     assert until["right"] <= ring["left"] or until["bottom"] <= ring["top"]
+
+
+RATIO = """([a, b]) => {
+  const [light, dark] = [a, b].map((shade) => {
+    const parts = shade.map((part) => part / 255);
+    const [red, green, blue] = parts.map((part) => (part <= 0.04 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue + 0.05;
+  }).sort((one, other) => other - one);
+  return light / dark;
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_who_refused_is_told_apart(meshlite: StartMeshlite, look: Open, scheme: str) -> None:
+    """By the breaker hatched, by the retry budget plain and of another lightness; in the chart as in the bar below."""
+    page = look(meshlite(), color_scheme=scheme, forgiven="getImageData")
+    expect(page.locator("[data-edge]")).to_have_count(3)
+    drawn = page.evaluate(
+        """async () => {
+          const { state, set, meshTime } = await import("/page/store.js");
+          const now = Math.floor(meshTime());
+          const outcomes = { circuit_open: 20, retry_budget: 20 };
+          state.history["orders→inventory"] = Array.from({ length: 200 }, (_, place) => (
+            { at: now - 200 + place, p50: 3, p99: 20, outcomes }));
+          for (;;) {
+            const overview = { ...state.overview, edges: state.overview.edges.map((edge) => ({ ...edge, outcomes })) };
+            set({ overview, chosen: { edge: "orders→inventory", by: "person" } });
+            await new Promise((done) => setTimeout(done, 30));
+            if (state.overview !== overview) continue; // news have come
+            const style = (name, part) => getComputedStyle(document.querySelector(name), part);
+            const drawn = (...place) => style(...place).backgroundImage.split("(")[0];
+            return ["warn", "warn3"].map((tone) => [drawn(`.stack .${tone}`), drawn(`.key .${tone}`, "::before")]);
+          }
+        }"""
+    )
+    assert drawn == [["repeating-linear-gradient"] * 2, ["none"] * 2]
+    expect(page.locator(".plots canvas")).to_have_count(2)
+    # A dark and a light point of what 0 to 20 and what 20 to 40 a second are drawn as; the top is 46.
+    bands = """async (canvas) => {
+      await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+      const over = canvas.parentNode.querySelector(".u-over").getBoundingClientRect();
+      const { left, top } = canvas.getBoundingClientRect();
+      return [10, 30].map((value) => {
+        const y = over.top - top + over.height * (1 - value / 46) - 8;
+        const { data } = canvas.getContext("2d").getImageData(over.left - left + over.width / 2, y, 16, 16);
+        const points = Array.from({ length: 256 }, (_, at) => [...data.slice(at * 4, at * 4 + 3)]);
+        points.sort((a, b) => a[0] + a[1] + a[2] - b[0] - b[1] - b[2]);
+        return [points[50], points[205]];
+      });
+    }"""
+    breaker, budget = page.locator(".plots canvas").nth(1).evaluate(bands)
+    assert page.evaluate(RATIO, breaker) > 3, "hatched"
+    assert budget[0] == budget[1], "plain"
+    for shade in breaker:
+        assert page.evaluate(RATIO, [shade, budget[0]]) > 2.3

@@ -52,12 +52,13 @@ export function stretches(moves, now, edge) {
   return found;
 }
 
-function hatch(context, shade, lean) {
+function hatch(context, shade, lean, ground) {
   const tile = document.createElement("canvas");
   tile.width = tile.height = 8;
   const draw = tile.getContext("2d");
+  if (ground) ((draw.fillStyle = ground), draw.fillRect(0, 0, 8, 8));
   draw.strokeStyle = shade;
-  draw.lineWidth = 2;
+  draw.lineWidth = 3;
   draw.beginPath();
   if (lean > 0) (draw.moveTo(-2, 10), draw.lineTo(10, -2), draw.moveTo(-2, 2), draw.lineTo(2, -2), draw.moveTo(6, 10), draw.lineTo(10, 6));
   else (draw.moveTo(0, 4), draw.lineTo(4, 4));
@@ -189,9 +190,12 @@ export function Charts({ name }) {
       const [top, bottom] = place.current.children;
       const line = (tone, more) => ({ stroke: paint(tone), width: 1.5, points: { show: false }, ...more });
       const latency = [line("accent", { label: "p50", dash: [] }), line("ink", { label: "p99", dash: [4, 3] })];
-      const ended = kinds.map((kind) =>
-        line(outcome(kind).tone, { label: kind, width: 1, fill: paint(outcome(kind).tone), paths: uPlot.paths.stepped({ align: -1 }) }),
-      );
+      const ended = kinds.map((kind) => {
+        const shade = paint(outcome(kind).tone);
+        // The breaker's are hatched, as in the bar below; what is drawn before must not shine through.
+        const fill = kind === "circuit_open" ? (plot) => hatch(plot.ctx, shade, 1, paint("card")) : shade;
+        return line(outcome(kind).tone, { label: kind, width: 1, fill, paths: uPlot.paths.stepped({ align: -1 }) });
+      });
       const dark = matchMedia("(prefers-color-scheme: dark)");
       plots.current = [
         new uPlot(
