@@ -154,3 +154,19 @@ def test_who_refused_is_told_apart(meshlite: StartMeshlite, look: Open, scheme: 
     assert budget[0] == budget[1], "plain"
     for shade in breaker:
         assert page.evaluate(RATIO, [shade, budget[0]]) > 2.3
+
+
+@pytest.mark.parametrize("width", [1440, 1041, 360])
+def test_a_choice_can_be_read_whole(meshlite: StartMeshlite, look: Open, width: int) -> None:
+    """What a fault does, in as many lines as it takes to say."""
+    page = look(meshlite(), width=width)
+    cut = """(select) => {
+      const pen = document.createElement("canvas").getContext("2d");
+      pen.font = getComputedStyle(select).font;
+      const room = select.clientWidth - 34; // without the paddings and the arrow
+      return [...select.options].map((each) => each.text).filter((text) => {
+        select.value = text.split(":")[0];
+        return select.clientHeight < 8 + 15 * Math.ceil(pen.measureText(text).width / room);
+      });
+    }"""
+    assert page.get_by_label("What it does").evaluate(cut) == []
