@@ -170,3 +170,21 @@ def test_a_choice_can_be_read_whole(meshlite: StartMeshlite, look: Open, width: 
       });
     }"""
     assert page.get_by_label("What it does").evaluate(cut) == []
+
+
+def test_a_link_leads_past_what_happened(meshlite: StartMeshlite, look: Open) -> None:
+    """The second of the page leads to the tabs below, the one that is open; from there the arrows go on."""
+    page = look(meshlite())
+    expect(page.locator("[data-edge]")).to_have_count(3)
+    page.evaluate("""import("/page/store.js").then(({ set }) => set({ tab: "traces" }))""")
+    page.locator("body").press("Tab")
+    for name in ("Skip to the edge", "Skip to faults, services, traces"):
+        link = page.get_by_role("link", name=name)
+        expect(link).to_be_focused()
+        expect(link).to_be_in_viewport(ratio=1)
+        page.keyboard.press("Tab")
+    link.press("Enter")
+    expect(page.get_by_role("tab", name="Traces")).to_be_focused()
+    expect(page.get_by_role("tab", name="Traces")).to_be_in_viewport(ratio=1)
+    page.keyboard.press("ArrowRight")
+    expect(page.get_by_role("tab", name="Faults")).to_be_focused()

@@ -22,7 +22,8 @@ function App() {
       link === "lost" ? "The mesh does not answer; asking again each second." : "Asking the mesh how it is."
     }</p></main>`;
   }
-  return html`<a class="skip" href="#edge">Skip to the edge</a><${Top} />
+  return html`<a class="skip" href="#edge">Skip to the edge</a>
+  <a class="skip" href="#tab-${tab}">Skip to faults, services, traces</a><${Top} />
   <main class=${link === "lost" ? "stale" : ""}>
     <${Banner} />
     <${Verdict} />
