@@ -188,3 +188,17 @@ def test_a_link_leads_past_what_happened(meshlite: StartMeshlite, look: Open) ->
     expect(page.get_by_role("tab", name="Traces")).to_be_in_viewport(ratio=1)
     page.keyboard.press("ArrowRight")
     expect(page.get_by_role("tab", name="Faults")).to_be_focused()
+
+
+def test_a_dialog_has_nothing_to_complain_of(meshlite: StartMeshlite, look: Open) -> None:
+    """Not even in passing; the keyboard is on what does nothing."""
+    page = look(meshlite())
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    button = page.get_by_role("button", name="Inventory crashes")
+    for _ in range(2):
+        button.press("Enter")
+        expect(page.get_by_role("button", name="Leave it")).to_be_focused()
+        page.keyboard.press("Escape")
+        expect(button).to_be_focused()
+    assert said == []

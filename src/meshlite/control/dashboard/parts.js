@@ -76,7 +76,7 @@ export function Dialog({ action }) {
     <h2 id="ask">${action.label}?</h2>
     ${action.confirm.map((line) => html`<p>${line}</p>`)}
     <pre><code>${action.requests.map(curl).join("\n")}</code></pre>
-    <div class="row end"><button type="button" class="button" autofocus onClick=${close}>Leave it</button>
+    <div class="row end"><button type="button" class="button" onClick=${close}>Leave it</button>
     <button type="button" class="button ${action.kind ?? "primary"}" onClick=${go}>${action.label}</button></div>
   </dialog>`;
 }
