@@ -480,14 +480,14 @@ async def test_those_who_wait_when_it_is_opened_by_hand_count_as_refused(
 @pytest.mark.looptime
 async def test_a_look_at_a_door_that_is_shut_is_a_call(edge: MakeEdge, callee: Callee, facts: Facts) -> None:
     """Refused, and one of those of which retries are a share."""
-    one = edge(breaker=BreakerPolicy(max_failures=1), retry=replace(RETRY, attempts=2, budget=0.2))
-    callee.script = [status(500), ok]
+    one = edge(breaker=BreakerPolicy(max_failures=2), retry=replace(RETRY, attempts=3, budget=0.2))
+    callee.script = [status(500)]
     with pytest.raises(CircuitOpenError):
         await one.get("/x")
-    assert one.amplification == 2.0, "the second attempt was let go by the budget, and refused by the breaker"
+    assert one.amplification == 2.0, "the third attempt was let go by the budget, and refused by the breaker"
     with pytest.raises(CircuitOpenError) as refused:
         one.check("GET", "/x")
-    assert refused.value.why.startswith("1 consecutive failure, last: answered 500")
+    assert refused.value.why.startswith("2 consecutive failures, last: answered 500")
     assert facts.calls()[-1] == ("circuit_open", 0)
     assert one.amplification == 1.5
 
