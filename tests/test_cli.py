@@ -337,21 +337,29 @@ async def test_check_tells_of_what_no_start_could_use(tmp_path: Path) -> None:
     assert await process.wait() == 0
 
 
-@pytest.mark.parametrize("piped_at_first", [True, False])
-async def test_what_can_be_read_once_is_read_once(tmp_path: Path, piped_at_first: bool) -> None:
-    """A config that came through a pipe holds to the end; where a file becomes a pipe, nobody waits for its writer."""
-    file, text = tmp_path / "c.toml", "[policy]\ntimeout = 1.5\n"
-    if piped_at_first:
-        os.mkfifo(file)
-        writer = asyncio.create_task(asyncio.to_thread(file.write_text, text))
-    else:
-        file.write_text(text)
+async def test_a_config_that_comes_through_a_pipe_holds_to_the_end(tmp_path: Path) -> None:
+    """It can be read once: what is read again is what came."""
+    file = tmp_path / "c.toml"
+    os.mkfifo(file)
+    writer = asyncio.create_task(asyncio.to_thread(file.write_text, "[policy]\ntimeout = 1.5\n"))
     async with meshlite(tmp_path, "--config", "c.toml") as process, aiohttp.ClientSession() as client:
-        if piped_at_first:
-            await writer
-        else:
-            file.unlink()
-            os.mkfifo(file)
+        await writer
+        process.process.send_signal(signal.SIGHUP)
+        async with client.get(process.urls["control"] + "/api/config?prefix=policy.timeout") as response:
+            found = await response.json()
+        assert (found["config"][0]["value"], found["problems"]) == (1.5, [])
+        assert (tmp_path / "data").is_dir()
+        _, log = await process.end(signal.SIGTERM)
+    assert "config.unchanged" in [line["event"] for line in log]
+
+
+async def test_nobody_waits_for_the_writer_of_a_pipe_that_was_a_file(tmp_path: Path) -> None:
+    """It is said, what was in force stays, and the loop goes on."""
+    file = tmp_path / "c.toml"
+    file.write_text("[policy]\ntimeout = 1.5\n")
+    async with meshlite(tmp_path, "--config", "c.toml") as process, aiohttp.ClientSession() as client:
+        file.unlink()
+        os.mkfifo(file)
         process.process.send_signal(signal.SIGHUP)
         found: dict[str, Any] = {}
         while not found.get("problems"):

@@ -831,10 +831,12 @@ def test_a_hint_asks_the_same_mesh_again_and_tells_no_token(
     fake.state["faults"] = [fault("x")]
     file = tmp_path / "two words.toml"
     file.write_text(f"[control]\nport = {fake.port}\n")
-    secret = ("--set", "control.token=a-secret", "--set", "control={token='a-secret'}")
+    secret = ("--set", "control.token=a-secret", "--set", 'control={"t\\u006fken"="a-secret", allowed_hosts=["a"]}')
     assert main(["--config", str(file), "--set", "log.level='info'", "status", *secret]) == 0
     hint = unwrapped(capsys.readouterr().out)
-    assert f"{PROGRAM} --config '{file}' --set 'log.level='\"'\"'info'\"'\"'' fault enable x" in hint
+    words = shlex.split(hint.partition("try: ")[2])
+    asked = ["--config", str(file), "--set", "log.level='info'", "--set", 'control.allowed_hosts=["a"]']
+    assert words == [*shlex.split(PROGRAM), *asked, "fault", "enable", "x"]
     assert "secret" not in hint
 
 

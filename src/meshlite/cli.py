@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -17,6 +18,7 @@ from meshlite import __version__
 from meshlite.config import Config, is_stream, load
 from meshlite.demo import SCENARIOS
 from meshlite.errors import ConfigError, StartError
+from meshlite.layers import assignment
 from meshlite.lint import lint
 from meshlite.validation import one_line
 
@@ -64,8 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in ("json", "watch"):
         if getattr(options, name) and name not in options.takes:
             options.parser.error(f"--{name} does not go with this command")
-    if not sys.flags.safe_path and (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(here)  # so `meshlite` finds the services that `python -m meshlite` finds
+    with suppress(OSError):  # the folder may be gone
+        if not sys.flags.safe_path and (here := str(Path.cwd())) not in sys.path:
+            sys.path.append(here)  # so `meshlite` finds the services that `python -m meshlite` finds
     try:
         return options.run(options)  # type: ignore[no-any-return]
     except ConfigError as error:
@@ -238,9 +241,15 @@ def _load(options: argparse.Namespace, sections: Sequence[str] | None = None) ->
 
 def _asked(options: argparse.Namespace) -> list[str]:
     """The options that find the same mesh again; a token is a secret."""
-    config = [] if options.config is None else ["--config", str(options.config)]
-    overrides = [text for place in _SETS for text in getattr(options, place) if "token" not in text]
-    return [*config, *(word for text in overrides for word in ("--set", text))]
+    asked = [] if options.config is None else ["--config", str(options.config)]
+    for text in (text for place in _SETS for text in getattr(options, place)):
+        control = assignment(text, "").get("control")
+        if isinstance(control, dict) and "token" in control:
+            others = [f"control.{key}={json.dumps(value)}" for key, value in control.items() if key != "token"]
+        else:
+            others = [text]
+        asked += [word for each in others for word in ("--set", each)]
+    return asked
 
 
 def _remote(name: str) -> Callable[[argparse.Namespace], int]:
@@ -342,9 +351,11 @@ async def _run(config: Config, options: argparse.Namespace) -> int:
     stopping = asyncio.Event()
     _on_signals(stopping, writer.close)
 
+    piped = config.path is not None and is_stream(config.path)
+
     def reload() -> Config:
         options.config = config.path or options.config
-        if is_stream(options.config or Path("config.toml")):
+        if not piped and is_stream(options.config or Path("config.toml")):
             raise ConfigError([f"{options.config or 'config.toml'}: is no file that can be read again"])
         return _load(options)
 

@@ -3,6 +3,7 @@
 import ipaddress
 import tomllib
 from collections.abc import Mapping, Sequence
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeGuard
@@ -152,7 +153,16 @@ class Config(_Section, frozen=True, kw_only=True):
 
 def is_stream(file: Path) -> bool:
     """Whether `file` is a pipe, a terminal or the like: it can be read once, and whoever opens it may wait for ever."""
-    return file.exists() and not (file.is_file() or file.is_dir())
+    try:
+        return file.exists() and not (file.is_file() or file.is_dir())
+    except OSError:  # whoever reads it will say why
+        return False
+
+
+@cache
+def _piped(file: Path) -> str:
+    """What came through a pipe: it comes once."""
+    return file.read_text(encoding="utf-8")
 
 
 def load(path: Path | None, overrides: Sequence[str] = (), *, sections: Sequence[str] | None = None) -> Config:
@@ -170,7 +180,8 @@ def load(path: Path | None, overrides: Sequence[str] = (), *, sections: Sequence
     flags: Json = {}
     if found is not None:
         try:
-            table = tomllib.loads(found.read_text(encoding="utf-8"))
+            text = _piped(found) if is_stream(found) else found.read_text(encoding="utf-8")
+            table = tomllib.loads(text)
         except OSError as error:
             problems.append(f"{found}: cannot be read: {error.strerror}")
         except (ValueError, RecursionError) as error:
@@ -190,7 +201,7 @@ def load(path: Path | None, overrides: Sequence[str] = (), *, sections: Sequence
     problems += [f"{_said_by(fault.path, layers, found)}{fault.dotted}: {fault.detail}" for fault in check(layers)]
     if problems:
         raise ConfigError(problems)
-    return build(layers, found, file.absolute().parent)
+    return build(layers, found, Path.cwd() if is_stream(file) else file.absolute().parent)
 
 
 def _said_by(path: Sequence[str | int], layers: Layers, file: Path | None) -> str:
@@ -349,12 +360,13 @@ def _check_host(merged: Json) -> list[Fault]:
             found.append(Fault(("control", "token"), why))
     except ValueError:
         found.append(Fault(("mesh", "host"), f"expected an IP address or localhost, got {shown(host)}"))
-    sections = {f"services.{name}": merged["services"].get(name) for name in SERVICES} | {"control": merged["control"]}
-    seen: dict[int, str] = {}
-    for dotted, section in sections.items():
+    sections: dict[tuple[str, ...], Any] = {("services", name): merged["services"].get(name) for name in SERVICES}
+    sections["control",] = merged["control"]
+    seen: dict[int, tuple[str, ...]] = {}
+    for path, section in sections.items():
         port = section.get("port") if _is_table(section) else None
-        if isinstance(port, int) and port and seen.setdefault(port, dotted) != dotted:
-            found.append(Fault((dotted, "port"), f"port {port} is {seen[port]}.port's already"))
+        if isinstance(port, int) and port and seen.setdefault(port, path) != path:
+            found.append(Fault((*path, "port"), f"port {port} is {'.'.join(seen[port])}.port's already"))
     return found
 
 

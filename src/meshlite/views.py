@@ -18,7 +18,6 @@ from meshlite.terminal import (
     wrapped,
 )
 
-"""How this program is started again."""
 Json = dict[str, Any]
 
 

@@ -245,6 +245,16 @@ def closed_again(overview: Overview) -> None:
     found.update(error_rate=0.89, refused_rate=0.85, outcomes={"ok": 11, "circuit_open": 85, "timeout": 4}, rate=10.0)
 
 
+def closed_again_and_failing(overview: Overview) -> None:
+    closed_again(overview)
+    edge(overview, "orders→inventory")["breakers"][0]["consecutive_failures"] = 2
+
+
+def closed_again_and_another_fails(overview: Overview) -> None:
+    closed_again(overview)
+    edge(overview, "users→orders").update(error_rate=0.4, refused_rate=0.0, outcomes={"ok": 6, "http_503": 4}, rate=1.0)
+
+
 def closed_again_and_a_fault(overview: Overview) -> None:
     closed_again(overview)
     fault(overview)
@@ -388,6 +398,16 @@ VERDICTS: list[tuple[Callable[[Overview], None], str, str]] = [
         "good The breaker orders → inventory has closed again.",
         "2 probes succeeded. 4.0 % of the calls orders → inventory failed and 85 % were refused meanwhile in the last "
         "ten seconds. No fault is on now. |",
+    ),
+    (
+        closed_again_and_failing,
+        "warn Calls orders → inventory have failed.",
+        "Enough of them in a row open the breaker.",
+    ),
+    (
+        closed_again_and_another_fails,
+        "warn Calls users → orders have failed.",
+        "40 % of the calls users → orders failed",
     ),
     (closed_again_and_a_fault, "warn Users answers 503 (f).", "were refused meanwhile in the last ten seconds. |"),
     (

@@ -91,18 +91,25 @@ def test_a_changed_ratio_knows_what_was_before() -> None:
 
 
 def test_a_retry_that_is_not_made_is_given_back() -> None:
-    """It neither counts nor costs: not out of the share, and not out of the floor."""
+    """It neither counts nor costs, out of the share or out of the floor; those that were made stay."""
     clock = Clock()
     budget = RetryBudget(0.2, clock)
     for _ in range(10):
         budget.deposit()
-    assert [budget.withdraw() for _ in range(6)] == [True] * 5 + [False]
+    taken = []
     for _ in range(5):
-        budget.give_back()
+        assert budget.withdraw()
+        taken.append(budget.last)
+    assert not budget.withdraw()
+    for each in taken:
+        budget.give_back(each)
     assert (budget.retries, budget.amplification) == (0, 1.0)
-    budget.give_back()
-    assert budget.retries == 0
     assert [budget.withdraw() for _ in range(6)] == [True] * 5 + [False]
-    clock.now += 1.0
-    budget.give_back()
-    assert budget.retries == 4, "it was taken in the second before"
+    early = budget.last
+    clock.now += 5.0
+    assert budget.withdraw()
+    budget.give_back(early)
+    clock.now += 5.5
+    assert budget.retries == 1, "the one of five seconds before was made"
+    budget.give_back(early)
+    assert budget.retries == 1, "what is out of the window is counted no more"

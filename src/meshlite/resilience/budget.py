@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 WINDOW = 10
 """Seconds that are looked back on, in buckets of one second."""
+Taken = tuple[int, list[int]]
 FLOOR = 3
 """Retries a second that are always allowed, so that a quiet edge can retry at all."""
 
@@ -25,6 +26,8 @@ class RetryBudget:
         self._floor = float(FLOOR)  # those that are left of it
         self._filled = clock()
         self._second = int(self._filled)
+        self.last: Taken = (self._second, self._shared)
+        """Where the retry that was granted last is counted."""
 
     def _turn(self) -> int:
         second = int(self._clock())
@@ -43,6 +46,7 @@ class RetryBudget:
         bucket = self._turn()
         if self.ratio is None or sum(self._shared) + 1 <= self.ratio * sum(self._requests):
             self._shared[bucket] += 1
+            self.last = self._second, self._shared
             return True
         now = self._clock()
         passed, self._filled = max(now - self._filled, 0.0), now  # a clock that goes back costs nothing
@@ -51,20 +55,17 @@ class RetryBudget:
             return False
         self._floor -= 1
         self._extra[bucket] += 1
+        self.last = self._second, self._extra
         return True
 
-    def give_back(self) -> None:
-        """The retry that was taken last is not made."""
-        newest = self._turn()
-        for age in range(WINDOW):
-            bucket = (newest - age) % WINDOW
-            if self._extra[bucket]:
-                self._extra[bucket] -= 1
-                self._floor = min(FLOOR, self._floor + 1)
-                return
-            if self._shared[bucket]:
-                self._shared[bucket] -= 1
-                return
+    def give_back(self, taken: Taken) -> None:
+        """A retry is not made: `taken` is what `last` was when it was granted."""
+        self._turn()
+        second, counts = taken
+        if self._second - second < WINDOW:
+            counts[second % WINDOW] -= 1
+        if counts is self._extra:
+            self._floor = min(FLOOR, self._floor + 1)
 
     @property
     def retries(self) -> int:

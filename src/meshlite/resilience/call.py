@@ -11,7 +11,7 @@ from aiohttp_retry import RetryOptionsBase
 from meshlite.config import RetryPolicy
 from meshlite.errors import CalleeFailed, CallError, CallRefused, CircuitOpenError
 from meshlite.propagation import FAULT
-from meshlite.resilience.budget import RetryBudget
+from meshlite.resilience.budget import RetryBudget, Taken
 from meshlite.spans import AttemptSpan, CallSpan, Trace, new_span_id
 
 _LONGEST_WAIT = 10.0
@@ -67,8 +67,8 @@ class Call(RetryOptionsBase):
         self.trace = trace
         self.span = span
         self.made = 0
-        self.granted = 0
-        """Retries that the budget has granted; the last one may never be made."""
+        self.grant: Taken | None = None
+        """The retry that its budget has granted, until it is made."""
         self.sent = False
         self.failure: CallError | None = None
         self.over_budget = False
@@ -167,7 +167,7 @@ class Call(RetryOptionsBase):
         if self.over_budget:
             self.backoff = 0.0  # nobody waits
         else:
-            self.granted += 1
+            self.grant = self._retries.budget.last
         return not self.over_budget
 
     def get_timeout(self, attempt: int, response: aiohttp.ClientResponse | None = None) -> float:

@@ -244,8 +244,8 @@ class Edge:
             return response
         finally:
             call.failure = None  # for the same reason
-            if call.granted and call.granted >= call.made:
-                self._retries.budget.give_back()
+            if call.grant is not None:
+                self._retries.budget.give_back(call.grant)
             seconds = self.clock() - started
             self._bus.publish(CallCompleted(self.caller, self.callee, outcome, call.made, seconds))
             call.ended(reason, seconds)
@@ -318,6 +318,7 @@ class Edge:
                 raise call.failed(self._timed_out(policy, limit, False))
             headers[propagation.TIME_LEFT_MS] = str(milliseconds_to_pass_on(limit))
         call.made += 1
+        call.grant = None
         self.in_flight += 1
         headers[propagation.CALLER] = self.caller
         headers[propagation.ATTEMPT] = str(call.made)

@@ -43,9 +43,10 @@ function threat(edge) {
   return unguarded(edge) ? useless(edge) : "Enough of them in a row open the breaker.";
 }
 
-// The breaker of an edge that closed so lately that calls it refused are still counted; of several the last.
+// The breaker of an edge that closed so lately that calls it refused are still counted, and that fares well since; of
+// several the last.
 function again(edge) {
-  const moved = edge.breakers.filter((each) => each.reason !== "new");
+  const moved = edge.breakers.filter((each) => each.reason !== "new" && !each.consecutive_failures);
   return stateOf(edge) === "closed" && edge.outcomes.circuit_open && moved.sort((a, b) => a.age - b.age)[0];
 }
 
@@ -62,7 +63,8 @@ function lost(edge) {
 
 // Who is hurt: on an edge, at a service by whoever asks it, or by the time it takes. None of it where nobody is.
 function harm({ services, edges, load }, on) {
-  const edge = highest(edges, "error_rate");
+  const hurt = edges.filter((each) => failed(each) > 0.001 && !again(each)); // what has healed hides no other
+  const edge = highest(hurt.length ? hurt : edges, "error_rate");
   const lose = (each) => each.rate * each.error_rate;
   const failing = services.reduce((most, each) => (lose(each) > lose(most) ? each : most)); // not one bad answer of one
   const slow = highest(services, "p99_ms");
