@@ -7,6 +7,7 @@ import pty
 import re
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
@@ -351,6 +352,16 @@ async def test_a_config_that_comes_through_a_pipe_holds_to_the_end(tmp_path: Pat
         assert (tmp_path / "data").is_dir()
         _, log = await process.end(signal.SIGTERM)
     assert "config.unchanged" in [line["event"] for line in log]
+
+
+def test_check_needs_no_folder_to_be_in(tmp_path: Path) -> None:
+    """One that is gone is no traceback."""
+    (gone := tmp_path / "gone").mkdir()
+    (file := tmp_path / "c.toml").write_text("")
+    code = f"import os; os.chdir({str(gone)!r}); os.rmdir({str(gone)!r}); from meshlite.cli import main; "
+    code += f"raise SystemExit(main(['check', '--config', {str(file)!r}]))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 async def test_nobody_waits_for_the_writer_of_a_pipe_that_was_a_file(tmp_path: Path) -> None:

@@ -379,6 +379,24 @@ def test_a_file_may_have_a_hundred_faults(tmp_path: Path) -> None:
     )
 
 
+def test_a_file_that_cannot_even_be_looked_at_is_one_line(tmp_path: Path) -> None:
+    """Not a traceback, nor at a reload: a folder may have been closed meanwhile; here a name is too long."""
+    with pytest.raises(ConfigError) as refused:
+        load(tmp_path / ("x" * 300))
+    assert refused.value.problems[0].endswith(": cannot be read: File name too long")
+
+
+@pytest.mark.parametrize("flag", ["mesh.seed=3", "services.orders.port=9000"])
+def test_a_port_that_is_asked_for_twice_is_said_of_whoever_asks_last(tmp_path: Path, flag: str) -> None:
+    """Not of a flag that has nothing to do with it."""
+    file = tmp_path / "config.toml"
+    file.write_text("[services]\nusers.port = 9000\n" + ("" if "orders" in flag else "orders.port = 9000\n"))
+    with pytest.raises(ConfigError) as refused:
+        load(file, [flag])
+    who = "--set " if "orders" in flag else f"{file}: "
+    assert refused.value.problems == (f"{who}services.orders.port: port 9000 is services.users.port's already",)
+
+
 def test_what_is_wrong_is_said_of_whoever_said_it(tmp_path: Path) -> None:
     """Nobody looks for a key of the file among the flags; what both say together is both's."""
     file = tmp_path / "config.toml"

@@ -824,6 +824,18 @@ class Terminal:
         return code
 
 
+def test_a_config_that_comes_through_a_pipe_names_its_mesh(
+    fake: FakeControl, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Also where something else in it is wrong: it can be read once only."""
+    os.mkfifo(file := tmp_path / "c.toml")
+    text = f"[control]\nport = {fake.port}\n[policy]\ntimeout = 'x'\n"
+    (writer := threading.Thread(target=file.write_text, args=(text,))).start()
+    assert main(["--config", str(file), "edges"]) == 0
+    writer.join()
+    assert "the mesh is asked all the same" in capsys.readouterr().err
+
+
 def test_a_hint_asks_the_same_mesh_again_and_tells_no_token(
     fake: FakeControl, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 WINDOW = 10
 """Seconds that are looked back on, in buckets of one second."""
 Taken = tuple[int, list[int]]
+"""A retry that was granted: the second of it, and the counts that it is in."""
 FLOOR = 3
 """Retries a second that are always allowed, so that a quiet edge can retry at all."""
 
