@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from meshlite.config import Config, ConfigError, load
+from meshlite.config import Config, ConfigError, is_stream, load
 from meshlite.keys import diff, sources
 from meshlite.lint import lint
 
@@ -381,8 +381,10 @@ def test_a_file_may_have_a_hundred_faults(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_even_be_looked_at_is_one_line(tmp_path: Path) -> None:
     """Not a traceback, nor at a reload: a folder may have been closed meanwhile; here a name is too long."""
+    file = tmp_path / ("x" * 300)
+    assert not is_stream(file)
     with pytest.raises(ConfigError) as refused:
-        load(tmp_path / ("x" * 300))
+        load(file)
     assert refused.value.problems[0].endswith(": cannot be read: File name too long")
 
 
